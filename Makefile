@@ -1,0 +1,40 @@
+# Two commands on a bare machine: `make demo` and `make test`. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check train-mini wheel clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make .venv and install the package with its tools (once)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q '$(TORCH)'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)  ## one 60 s video at 8k, then five policies at a budget that binds, with tables and plots
+	$(BIN)/ff-bench policy=future_forcing budget=8k length=60s
+	$(BIN)/ff-bench -m policy=random,sliding_window,h2o,future_forcing,full budget=1k length=24s prompts=orbit limit=1 workers=2
+
+test: $(READY)  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+check: $(READY)  ## lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+train-mini: $(READY)  ## train the embedded model anew (a GPU, minutes; a CPU, days)
+	$(BIN)/python scripts/train_mini.py
+
+wheel: $(READY)  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove caches and builds; runs/ and .venv stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

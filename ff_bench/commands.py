@@ -1,0 +1,230 @@
+"""The commands of the console script: the first word without '=' names one, `run` where there is none."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tqdm import tqdm
+
+from ff_bench import __version__
+from ff_bench.compose import CONFIG, Sweep, expand, session
+from ff_bench.errors import UsageError, nearest, not_one_of, shown
+
+if TYPE_CHECKING:
+    from ff_bench import pipeline
+
+FLAGS = (
+    "--dry-run", "--version", "--help", "--hydra-help", "--cfg", "--resolve", "--package", "--multirun",
+    "--info", "--config-dir", "--shell-completion",
+)  # fmt: skip
+
+REPORT_OPTIONS = ("out", "baseline")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are sentences."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        flag = next((word for word in message.split() if word.startswith("-")), "")
+        near = nearest(flag, FLAGS) if flag else ""
+        hint = f"; did you mean '{near}'?" if near and near != flag else ""
+        raise UsageError(f"{message}; flags are {', '.join(FLAGS)}{hint}")
+
+
+class Bars:
+    """Progress bars on the terminal with the time left; silent where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        """Start without a bar."""
+        self.bar: tqdm[NoReturn] | None = None
+
+    def start(self, stage: str, total: int) -> None:
+        """Open the bar of a stage."""
+        self.close()
+        unit = {"generate": "latent frame", "score": "video"}.get(stage, "step")
+        self.bar = tqdm(
+            total=total, desc=stage, unit=f" {unit}", disable=None, dynamic_ncols=True, smoothing=0.05
+        )
+
+    def advance(self, steps: int) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(steps)
+
+    def close(self) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Run the command that the words name.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: with one sentence for the user.
+    """
+    first = words[0] if words else ""
+    if not first or "=" in first or first[0] in "-+~":
+        return run(words)
+    if first not in COMMANDS:
+        error = not_one_of("command", first, COMMANDS)
+        raise UsageError(f"{error}; settings are written key=value")
+    return COMMANDS[first](words[1:])
+
+
+def run(words: Sequence[str]) -> int:
+    """Generate, score and report one configuration or, with -m, every one."""
+    flags = _parser().parse_intermixed_args(list(words))
+    if flags.version:
+        print(f"ff-bench {__version__}")
+        return 0
+    if flags.help or flags.hydra_help or flags.info or flags.shell_completion:
+        return _hydra_page(flags)
+    sweep = expand(flags.overrides, multirun=flags.multirun, config_dir=flags.config_dir)
+    if flags.cfg:
+        return _hydra_page(flags)
+    if sweep.launcher != "basic":
+        raise UsageError(
+            f"hydra/launcher={sweep.launcher} is not supported: allowed is basic, workers=N runs side by side"
+        )
+    configs = [job.config for job in sweep.jobs]
+    if flags.dry_run or any(config.dry_run for config in configs):
+        from ff_bench import plan
+
+        print(plan.describe(plan.make(configs)))
+        return 0
+    return _execute(sweep)
+
+
+def _execute(sweep: Sweep) -> int:
+    from ff_bench import pipeline
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    bars = Bars()
+    try:
+        outcome = pipeline.execute([job.config for job in sweep.jobs], progress=bars)
+    finally:
+        bars.close()
+    if outcome.summary:
+        print(outcome.summary)
+        print()
+    config = sweep.jobs[0].config
+    if len(config.chosen) < len(config.prompts.prompts):
+        print(
+            f"used {len(config.chosen)} of {len(config.prompts.prompts)} prompts of {config.prompts.name}; "
+            "limit=null uses all"
+        )
+    if outcome.report is not None:
+        print(f"report  {outcome.report}")
+    for path in outcome.tables:
+        print(f"rows    {path}")
+    for sentence in outcome.failures:
+        print(f"failed: {sentence}")
+    print(json.dumps(_last_line(sweep, outcome)))
+    return 1 if outcome.failures else 0
+
+
+def _last_line(sweep: Sweep, outcome: pipeline.Outcome) -> dict[str, object]:
+    return {
+        "jobs": len(sweep.jobs),
+        "videos": int(outcome.rows["video_id"].nunique()),
+        "rows": len(outcome.rows),
+        "failed": len(outcome.failures),
+        "report": str(outcome.report) if outcome.report else None,
+        "tables": [str(path) for path in outcome.tables],
+    }
+
+
+def report(words: Sequence[str]) -> int:
+    """Make one report over any number of run folders: `report RUNS... [out=DIR] [baseline=POLICY]`."""
+    from ff_bench import pipeline
+
+    paths = [Path(word) for word in words if "=" not in word]
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    for key in options:
+        if key not in REPORT_OPTIONS:
+            raise not_one_of("report", key, REPORT_OPTIONS)
+    if not paths:
+        raise UsageError("report needs RUNS: folders of runs such as runs, or runs/mini/h2o-equal")
+    out = Path(options["out"]) if "out" in options else None
+    page, summary = pipeline.report_over(paths, out=out, baseline=options.get("baseline", "full"))
+    print(f"{summary}\n\nreport  {page}")
+    print(json.dumps({"report": str(page)}))
+    return 0
+
+
+def ls(words: Sequence[str]) -> int:
+    """List what there is: `ff-bench ls models|policies|metrics|prompts|experiments|runs [PATH]`."""
+    from ff_bench import listing
+
+    print(listing.describe(list(words)))
+    return 0
+
+
+def doctor(words: Sequence[str]) -> int:
+    """Say what this machine can run and how to get what is missing."""
+    from ff_bench import doctor as examination
+
+    if words:
+        raise UsageError(f"doctor takes nothing, not '{shown(words[0])}'")
+    text, is_sound = examination.describe()
+    print(text)
+    return 0 if is_sound else 1
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": run,
+    "report": report,
+    "ls": ls,
+    "doctor": doctor,
+}
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="ff-bench", add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument(
+        "--info",
+        "-i",
+        const="all",
+        nargs="?",
+        choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"],
+    )
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    return parser
+
+
+def _hydra_page(flags: argparse.Namespace) -> int:
+    """Let Hydra print what it prints well: help, configurations, search path, tab completion."""
+    from hydra._internal.utils import get_args_parser
+
+    with session(flags.config_dir) as hydra:
+        if flags.help:
+            hydra.app_help(config_name=CONFIG, args_parser=get_args_parser(), args=flags)
+        elif flags.hydra_help:
+            hydra.hydra_help(config_name=CONFIG, args_parser=get_args_parser(), args=flags)
+        elif flags.cfg:
+            hydra.show_cfg(CONFIG, flags.overrides, flags.cfg, package=flags.package, resolve=flags.resolve)
+        elif flags.info:
+            hydra.show_info(flags.info, config_name=CONFIG, overrides=flags.overrides)
+        else:
+            hydra.shell_completion(config_name=CONFIG, overrides=flags.overrides)
+    return 0

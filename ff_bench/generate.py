@@ -1,0 +1,162 @@
+"""The generate stage: videos of one configuration, side by side, from a shared prefix to a finished folder each."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import policies
+from ff_bench import models, prefixes, records, runs, video
+from ff_bench.config import RunConfig
+from ff_bench.models.base import Model
+from ff_bench.rollout import Chunk, Take, rollout
+from ff_bench.runs import VideoSpec
+from policies.base import Budget, Policy, Protocol
+from policies.context import Context
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PER_VIDEO = ("kv_bytes", "state_bytes", "transient_bytes")
+
+
+def generate(config: RunConfig, specs: Sequence[VideoSpec], advance: Callable[[int], None] = lambda _: None) -> None:
+    """Generate videos of one configuration side by side and write their folders.
+
+    Videos with prefixes of different lengths run one group after the other. Finished videos among `specs` are made along,
+    so that a batch gives the same result however much of it is done, and are not written again.
+
+    Args:
+        config: with its device resolved.
+        specs: videos of one batch.
+        advance: called with latent frames as they are done.
+
+    Raises:
+        Locked: where another process works on one of them.
+    """
+    model = load_model(config.model.name, config.device, config.dtype)
+    groups: dict[int, list[VideoSpec]] = {}
+    for spec in specs:
+        groups.setdefault(prefixes.length(config, spec.prompt.text), []).append(spec)
+    for prefix_frames, group in groups.items():
+        wanted = runs.unfinished(group)
+        if wanted:
+            with ExitStack() as locks:
+                for spec in wanted:
+                    locks.enter_context(runs.lock(spec.folder))
+                _generate_group(model, config, group, wanted, prefix_frames, advance)
+        else:
+            advance(len(group) * config.length.latent_frames)
+
+
+@lru_cache(maxsize=2)
+def load_model(name: str, device: str, dtype: str) -> Model:
+    """Load a model once per process."""
+    return models.load(name, device=device, dtype=DTYPES[dtype])
+
+
+def _generate_group(
+    model: Model, config: RunConfig, group: Sequence[VideoSpec], wanted: Sequence[VideoSpec], prefix_frames: int, advance: Callable[[int], None]
+) -> None:
+    prefix = prefixes.latents(model, config, group, prefix_frames)
+    prompts, seeds = [spec.prompt.text for spec in group], [spec.seed for spec in group]
+    take = Take(prompts, seeds, config.length.latent_frames, config.steps, prefix)
+    context = make_context(model, config, seeds=seeds, prefix_frames=prefix_frames)
+    began = time.perf_counter()
+    _reset_peak(config.device)
+    pictures: list[np.ndarray] = []
+    traces: list[list[dict[str, Any]]] = [[] for _ in group]
+    for chunk in rollout(model, context, take):
+        begin = time.perf_counter()
+        pictures.append(model.decode(chunk.latents).cpu().numpy())
+        for index, trace in enumerate(traces):
+            trace.append(_trace(chunk, index, len(group), time.perf_counter() - begin))
+        advance(len(group) * model.shape.chunk_frames)
+    frames = np.concatenate(pictures, 1)[:, : config.length.frames]  # (B, T, H, W, 3) uint8
+    seconds = (time.perf_counter() - began) / len(group)
+    for index, spec in enumerate(group):
+        if spec in wanted:
+            _write(spec, frames[index], traces[index], prefix_frames=prefix_frames, seconds=seconds)
+
+
+def make_context(model: Model, config: RunConfig, *, seeds: Sequence[int], prefix_frames: int) -> Context:
+    """Start the policy of a configuration on empty caches with room for the longest context of its videos."""
+    kept = config.protocol
+    is_bound = config.budget.tokens is not None
+    budget = Budget(config.budget.tokens, kept.sink if is_bound else 0, kept.recent if is_bound else 0)
+    protocol = Protocol(kept.passes, kept.denominator, kept.unit, kept.share, kept.position, kept.query_stride, kept.charge_state)
+    shape = model.shape
+    whole = (config.length.latent_frames - shape.chunk_frames) * shape.frame_tokens
+    held = whole if budget.tokens is None else max(budget.tokens, (prefix_frames - shape.chunk_frames) * shape.frame_tokens)
+    return Context(
+        make_policy(config), shape, budget, protocol,
+        batch=len(seeds), capacity_tokens=held, seed=list(seeds), dtype=DTYPES[config.dtype], device=config.device,
+    )  # fmt: skip
+
+
+def make_policy(config: RunConfig) -> Policy:
+    """Build the policy of a configuration with its hyper-parameters."""
+    return policies.load(config.policy.name)(**config.policy.fields)
+
+
+def _trace(chunk: Chunk, index: int, batch: int, decode_seconds: float) -> dict[str, Any]:
+    """One line of the trace: seconds and bytes are the share of one of the `videos` side by side."""
+    numbers = {name: value / batch if name in PER_VIDEO else value for name, value in chunk.summary.items() if name != "kept"}  # type: ignore[operator]
+    kept = chunk.summary["kept"]
+    return {
+        "chunk": chunk.number, "frame": chunk.first_frame, "prefix": chunk.is_prefix, "videos": batch,
+        "seconds": (chunk.seconds + decode_seconds) / batch,
+        "model_seconds": (chunk.seconds - chunk.policy_seconds) / batch,
+        "policy_seconds": chunk.policy_seconds / batch, "decode_seconds": decode_seconds / batch,
+        **numbers, "kept": kept[index],  # type: ignore[index]
+    }  # fmt: skip
+
+
+def _write(spec: VideoSpec, frames: np.ndarray, trace: Sequence[dict[str, Any]], *, prefix_frames: int, seconds: float) -> None:
+    """Write everything of one video, its manifest last."""
+    config, folder = spec.config, spec.folder
+    peak = _peak_bytes(config.device)
+    runs.prepare(folder)
+    if "record" in config.save:
+        with runs.temporary(folder / runs.RECORD) as part:
+            video.write_record(part, frames, config.facts.fps)
+    if "video" in config.save:
+        with runs.temporary(folder / runs.VIDEO) as part:
+            video.write_video(part, frames, config.facts.fps)
+    lines = [json.dumps(line, allow_nan=False) for line in trace]
+    runs.write_atomically(folder / runs.TRACE, "\n".join(lines) + "\n")
+    manifest = runs.describe(
+        spec, frames_sha256=video.frames_sha256(frames), prefix_frames=min(prefix_frames, config.length.latent_frames),
+        seconds=seconds, peak_bytes=peak, environment=records.environment(config.device),
+    )  # fmt: skip
+    runs.write_manifest(folder, manifest)
+
+
+def _reset_peak(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_bytes(device: str) -> int | None:
+    """Peak memory: of the device's tensors on a GPU, of the process on a CPU."""
+    if device != "cpu":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def check_finite(latents: Tensor, chunk: int) -> None:
+    """Stop a video whose latents are not numbers.
+
+    Raises:
+        FloatingPointError: with the chunk.
+    """
+    if not math.isfinite(float(latents.sum())):
+        raise FloatingPointError(f"latents of chunk {chunk} are not finite")

@@ -1,0 +1,99 @@
+"""Guards against winning by blandness: a grey, still video repeats itself perfectly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from ff_bench.metrics.base import (
+    WINDOW_SECONDS,
+    Measure,
+    Value,
+    Video,
+    last_frames,
+    scored_from,
+    undefined,
+    whole,
+)
+from ff_bench.metrics.geometry import truth_of
+from ff_bench.metrics.levels import LEVELS, motion
+
+BLAND = 0.8
+"""A video is bland when its gradient energy or contrast falls below this share of what it should be."""
+_NO_SIGNAL = "the frames that it is compared with are flat"
+
+
+class Guards:
+    """Detail, contrast, saturation and motion at the end, against the start, the full cache or the truth."""
+
+    name: ClassVar[str] = "guards"
+    version: ClassVar[int] = 1
+    needs_reference: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "guards.gradient_ratio": Measure(
+            "1", None, "Gradient energy, last 5 s over the first part.", "gradient"
+        ),
+        "guards.contrast_ratio": Measure("1", None, "Contrast, last 5 s over the first part.", "contrast"),
+        "guards.saturation_ratio": Measure(
+            "1", None, "Saturation, last 5 s over the first part.", "saturation"
+        ),
+        "guards.motion_ratio": Measure("1", None, "Frame difference over that of the true render.", "motion"),
+        "guards.bland": Measure(
+            "1", False, "1 if gradient energy or contrast fell below 0.8 of the reference.", "bland"
+        ),
+    }
+
+    def compute(self, video: Video, reference: Video | None) -> Iterator[Value]:
+        """Yield every measure; `bland` compares with the full cache if there, else with the first part."""
+        last = last_frames(video, WINDOW_SECONDS)
+        first = scored_from(video) or round(WINDOW_SECONDS * video.fps)
+        ratios: dict[str, float | None] = {}
+        for short, level in (
+            ("gradient", "gradient_energy"),
+            ("contrast", "contrast"),
+            ("saturation", "saturation"),
+        ):
+            series = LEVELS[level](video.frames[:first]), LEVELS[level](video.frames[last:])
+            ratios[short] = _ratio(series[1], series[0])
+        if last < first:
+            for short in ratios:
+                yield undefined(f"guards.{short}_ratio", video, "the first part and the last 5 s overlap")
+        else:
+            for short, ratio in ratios.items():
+                yield whole(f"guards.{short}_ratio", video, ratio, _NO_SIGNAL)
+        yield self._motion(video)
+        yield self._bland(video, reference, ratios if last >= first else {}, last)
+
+    def _motion(self, video: Video) -> Value:
+        name = "guards.motion_ratio"
+        if video.model != "mini":
+            return undefined(name, video, f"needs the true render, which model '{video.model}' does not have")
+        start = max(0, scored_from(video) - 1)
+        return whole(
+            name, video, _ratio(motion(video.frames[start:]), motion(truth_of(video)[start:])), _NO_SIGNAL
+        )
+
+    def _bland(
+        self, video: Video, reference: Video | None, own: Mapping[str, float | None], last: int
+    ) -> Value:
+        ratios = [own.get("gradient"), own.get("contrast")]
+        if reference is not None and len(reference.frames) == len(video.frames):
+            pairs = ((LEVELS[level], level) for level in ("gradient_energy", "contrast"))
+            ratios = [
+                _ratio(measure(video.frames[last:]), measure(reference.frames[last:])) for measure, _ in pairs
+            ]
+        known = [ratio for ratio in ratios if ratio is not None]
+        flag = float(min(known) < BLAND) if known else None
+        return whole(
+            "guards.bland", video, flag, "no full-cache video, and too short to compare with its start"
+        )
+
+
+def _ratio(part: np.ndarray, base: np.ndarray) -> float | None:
+    """Return the ratio of two means, or None without frames or signal."""
+    if not part.size or not base.size or base.mean() < 1e-6:
+        return None
+    return float(part.mean() / base.mean())

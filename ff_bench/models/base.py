@@ -1,0 +1,90 @@
+"""What a backbone must offer: sizes, a schedule of passes, encode, denoise, decode.
+
+A model holds no cache and no positions. Its self-attention is handed in by the caller as
+``attend(layer, queries, keys, values)``, all un-rotated, (B, H, N, D) in and out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ff_bench.models.facts import ModelFacts
+from policies.base import Shape
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward of a chunk.
+
+    Attributes:
+        level: noise level that goes in, in [0, 1].
+        next_level: noise level that comes out; None in a clean pass.
+        commit: True where keys and values are written to the cache.
+    """
+
+    level: float
+    next_level: float | None
+    commit: bool
+
+
+class Model(ABC):
+    """A chunk-autoregressive video model.
+
+    Attributes:
+        facts: static sizes.
+        shape: what a cache must know.
+        checkpoint: sha256 of the weights.
+        latent_shape: (channels, height, width) of one latent frame.
+    """
+
+    facts: ModelFacts
+    shape: Shape
+    checkpoint: str
+    latent_shape: tuple[int, int, int]
+
+    @abstractmethod
+    def schedule(self, steps: int) -> tuple[Pass, ...]:
+        """Return the passes of one chunk in order: `steps` noisy ones, then a clean one."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> object:
+        """Turn B prompts into what `denoise` takes as `conditioning`."""
+
+    @abstractmethod
+    def denoise(self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int) -> Tensor:
+        """Predict the clean chunk.
+
+        Args:
+            latent: (B, F, C, h, w) noisy latent frames of one chunk.
+            noise: (B, F) noise level of each frame in [0, 1].
+            conditioning: from `encode`.
+            attend: self-attention.
+            first_frame: number of the chunk's first latent frame in the video.
+
+        Returns:
+            (B, F, C, h, w), the predicted x0.
+        """
+
+    @abstractmethod
+    def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
+        """Go from `step.level` to `step.next_level`: (B, F, C, h, w) in and out; `noise` where `renoises` is True."""
+
+    renoises: bool = False
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode the next latent frames (B, F, C, h, w) to (B, T, H, W, 3) uint8; state across calls is the model's."""
+
+    def truth(self, prompt: str, seed: int, latent_frames: int) -> Tensor:
+        """Latents (F, C, h, w) of the exact video of (prompt, seed), for models that have one.
+
+        Raises:
+            ValueError: where the model knows no truth.
+        """
+        raise ValueError(f"protocol.prefix 'truth' needs exact frames; the model '{self.facts.name}' has none; allowed: first_lap, none")

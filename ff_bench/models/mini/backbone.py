@@ -1,0 +1,160 @@
+"""The embedded model as a backbone: its weights, its schedule, its patches as latents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ff_bench.models.base import Attend, Model, Pass
+from ff_bench.models.facts import ModelFacts, facts
+from ff_bench.models.mini.motion import GRID, Motion, token_features
+from ff_bench.models.mini.network import TOKEN_DIM, MiniNetwork, PromptIndices, Size, patchify, unpatchify
+from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, MiniPrompt
+from ff_bench.models.mini.world import truth
+from policies.base import Shape
+from policies.rope import Rope
+
+ROPE = Rope(dims=(24, 20, 20), bases=(3000.0, 100.0, 100.0), layout="half")
+SHIFT = 4.0
+"""Warp of the noise levels, s(u) = 4u / (1 + 3u) for u equally spaced."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """B encoded prompts: their motion and their tokens (B, P, D)."""
+
+    motion: Motion
+    tokens: Tensor
+
+
+class Mini(Model):
+    """The embedded model, float32 on a CPU and float32 or bfloat16 on a GPU.
+
+    Latent frames are (768, 8, 8): four pixel frames folded into channels, one 8 x 8 patch per position.
+    """
+
+    def __init__(self, network: MiniNetwork, checkpoint: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.checkpoint = checkpoint
+        self.facts = shaped(facts("mini"), network.size)
+        self.shape = Shape(
+            layers=network.size.depth,
+            query_heads=network.size.heads,
+            heads=network.size.heads,
+            head_dim=network.size.head_dim,
+            rows=GRID,
+            columns=GRID,
+            chunk_frames=self.facts.chunk_frames,
+            window_frames=self.facts.window_frames,
+            rope=ROPE,
+        )
+        self.latent_shape = (TOKEN_DIM, GRID, GRID)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of weights and cache."""
+        return self.network.head.weight.dtype
+
+    def schedule(self, steps: int) -> tuple[Pass, ...]:
+        """Euler steps at shifted levels, then the clean pass at level 0."""
+        even = [1 - index / steps for index in range(steps + 1)]
+        levels = [SHIFT * u / (1 + (SHIFT - 1) * u) for u in even]
+        noisy = [Pass(level, following, commit=False) for level, following in zip(levels[:-1], levels[1:], strict=True)]
+        return (*noisy, Pass(0.0, None, commit=True))
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Parse B prompts and embed what they tell about looks."""
+        parsed = [MiniPrompt.parse(prompt) for prompt in prompts]
+        tokens = self.network.prompt_tokens(PromptIndices.of(parsed, self.device).to(self.dtype))
+        return Conditioning(Motion.of(parsed, self.device), tokens)
+
+    def denoise(self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int) -> Tensor:
+        """See `Model.denoise`; all frames of a chunk share one noise level."""
+        assert isinstance(conditioning, Conditioning), type(conditioning)
+        batch, frames = latent.shape[:2]
+        numbers = torch.arange(first_frame, first_frame + frames, device=latent.device).expand(batch, frames)
+        features = token_features(conditioning.motion, numbers).to(self.dtype)
+        tokens = latent.flatten(3).transpose(2, 3).flatten(1, 2).to(self.dtype)
+        predicted = self.network(tokens, features, noise[:, :1], conditioning.tokens, attend)
+        return predicted.float().unflatten(1, (frames, GRID * GRID)).transpose(2, 3).unflatten(3, (GRID, GRID))
+
+    def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
+        """One Euler step of the rectified flow; the last one clamps to the range of a picture."""
+        assert step.next_level is not None, step
+        moved = latent + (step.next_level - step.level) / step.level * (latent - predicted)
+        return moved.clamp(-1, 1) if step.next_level == 0 else moved
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unfold patches to pixels; there is no state."""
+        video = unpatchify(latents.flatten(3).transpose(2, 3).flatten(1, 2).float())
+        return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2)
+
+    def truth(self, prompt: str, seed: int, latent_frames: int) -> Tensor:
+        """The exact picture of (prompt, seed) as latents, to the rounding of 8 bits."""
+        frames, _ = truth(MiniPrompt.parse(prompt), seed, latent_frames * FRAMES_PER_LATENT)
+        tokens = patchify(frames.permute(0, 3, 1, 2)[None].float() / 127.5 - 1)[0]
+        return tokens.unflatten(0, (latent_frames, GRID * GRID)).transpose(1, 2).unflatten(2, (GRID, GRID)).to(self.device)
+
+
+def shaped(known: ModelFacts, size: Size) -> ModelFacts:
+    """Facts for a network of another size (tests use a tiny one)."""
+    from dataclasses import replace
+
+    return replace(known, layers=size.depth, heads=size.heads, head_dim=size.head_dim)
+
+
+def load(files: Sequence[Path], *, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Mini:
+    """Load the weights.
+
+    Args:
+        files: safetensors shards, float16.
+        device: where to.
+        dtype: number format of weights and cache.
+
+    Raises:
+        FileNotFoundError: naming the file and the command that makes it.
+        ValueError: where the shards hold other names or shapes than the network.
+    """
+    weights: dict[str, Tensor] = {}
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"weights of the model 'mini' are missing: {file}; make them with 'python scripts/train_mini.py --out {file.parent}'")
+        digest.update(file.read_bytes())
+        weights |= load_file(file)
+    size = size_of(weights)
+    network = MiniNetwork(size)
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        raise ValueError(f"weights of the model 'mini' do not fit: {len(wrong)} tensors differ, first '{wrong[0]}': "
+                         f"expected {expected.get(wrong[0])}, found {found.get(wrong[0])}")  # fmt: skip
+    network.load_state_dict({name: value.float() for name, value in weights.items()})
+    return Mini(network.to(device=device, dtype=dtype), digest.hexdigest())
+
+
+def size_of(weights: dict[str, Tensor]) -> Size:
+    """Read the dimensions off the tensors.
+
+    Raises:
+        ValueError: where these are not weights of this network.
+    """
+    try:
+        inner, head_dim = weights["blocks.0.out.weight"].shape[1], weights["blocks.0.query_norm"].shape[0]
+        depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+        mlp, dim = weights["blocks.0.up.weight"].shape
+        return Size(dim, depth, inner // head_dim, head_dim, mlp, weights["blocks.0.cross_query.weight"].shape[0])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"weights of the model 'mini' do not fit: no tensor {error}") from None

@@ -1,0 +1,198 @@
+"""What the embedded model is trained on: worlds on a long timeline, corrupted context, random visibility.
+
+Teacher forcing with a doubled sequence: the clean past and the noisy present of every chunk in one forward, under a
+block-causal mask. Three things make the model fit for a cache study: time gaps (chunks are contiguous runs spread over a
+long timeline, so that distances far beyond the sequence are seen), random visibility (context tokens are missing, as they
+are under a budget), and corrupted context (so that its own imperfect past does not throw it off).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ff_bench.models.mini.motion import Motion, token_features
+from ff_bench.models.mini.network import PromptIndices, patchify
+from ff_bench.models.mini.prompt import CHUNK_FRAMES, FRAMES_PER_LATENT, HUES, PALETTES, SPRITES, MiniPrompt
+from ff_bench.models.mini.world import draw_appearance, render
+
+FRAME_TOKENS = 64
+CHUNK_TOKENS = CHUNK_FRAMES * FRAME_TOKENS
+TIMELINE = 84
+"""Chunks of the timeline that a training sequence is spread over."""
+TRAINING_PATHS = 900
+"""Paths below this number are trained on; prompts for evaluation use those from here to 999."""
+WORLD_SHARES = {"orbit": 0.24, "pendulum": 0.2, "cut": 0.2, "occlusion": 0.12, "change": 0.24}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences of C chunks.
+
+    Attributes:
+        video: (B, T, 3, 64, 64) in [-1, 1], the exact picture.
+        sprite: (B, T, 64, 64) its sprite's alpha.
+        features: (B, N, FEATURES).
+        latent_frames: (B, 3 C) latent frame numbers.
+        places: (B, T, 64) what each screen column shows.
+        indices: the prompts.
+    """
+
+    video: Tensor
+    sprite: Tensor
+    features: Tensor
+    latent_frames: Tensor
+    places: Tensor
+    indices: PromptIndices
+
+
+def draw_prompts(count: int, generator: torch.Generator) -> list[MiniPrompt]:
+    """Draw prompts of all worlds; `generator` is a CPU generator."""
+    worlds = list(WORLD_SHARES)
+    chosen = torch.multinomial(torch.tensor(list(WORLD_SHARES.values())), count, replacement=True, generator=generator)
+    numbers = torch.randint(0, 1 << 30, (count, 6), generator=generator).tolist()
+    prompts = []
+    for index, (palette, speed, way, sprite, hue, path) in zip(chosen.tolist(), numbers, strict=True):
+        world = worlds[index]
+        hidden = world == "occlusion"
+        prompts.append(
+            MiniPrompt(
+                world=world,
+                palette=palette % PALETTES,
+                speed=((1, 2, 2, 3, 3, 4, 4)[speed % 7]) * (1 if way % 2 else -1),
+                sprite=None if hidden else SPRITES[sprite % len(SPRITES)],
+                hue=None if hidden else HUES[hue % len(HUES)],
+                path=path % TRAINING_PATHS,
+            )
+        )
+    return prompts
+
+
+def draw_chunks(batch: int, chunks: int, generator: torch.Generator) -> Tensor:
+    """Chunk numbers (B, C) on the timeline: one to three contiguous runs with random gaps before and between."""
+    device = generator.device
+    uniform = lambda *size: torch.rand(*size, generator=generator, device=device)  # noqa: E731
+    cuts = torch.randint(0, 3, (batch,), generator=generator, device=device)
+    order = uniform(batch, chunks - 1).argsort(1).argsort(1)
+    starts = torch.cat([torch.ones(batch, 1, device=device), (order < cuts[:, None]).float()], 1)
+    weight = -torch.log(uniform(batch, chunks) + 1e-9) * starts
+    tail = -torch.log(uniform(batch, 1) + 1e-9)
+    gaps = (weight / (weight.sum(1, keepdim=True) + tail) * (TIMELINE - chunks)).floor()
+    return (torch.arange(chunks, device=device) + gaps.cumsum(1)).long()
+
+
+def draw_batch(prompts: list[MiniPrompt], chunk_numbers: Tensor, generator: torch.Generator) -> Batch:
+    """Render the sequences of `prompts` at `chunk_numbers` (B, C) on the generator's device."""
+    device = generator.device
+    latent = (chunk_numbers[..., None] * CHUNK_FRAMES + torch.arange(CHUNK_FRAMES, device=device)).flatten(1)
+    times = (latent[..., None] * FRAMES_PER_LATENT + torch.arange(FRAMES_PER_LATENT, device=device)).flatten(1)
+    motion = Motion.of(prompts, device)
+    video, sprite = render(motion, draw_appearance(prompts, generator), times)
+    features = token_features(motion, latent)
+    return Batch(video, sprite, features, latent, motion.places(times), PromptIndices.of(prompts, device))
+
+
+def corrupt(video: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur, recolour and hide noise in 60 % of the chunks: (B, T, 3, 64, 64) in and out."""
+    chunked = video.unflatten(1, (-1, CHUNK_FRAMES * FRAMES_PER_LATENT))  # (B, C, 12, 3, 64, 64)
+    batch, chunks = chunked.shape[:2]
+    device = generator.device
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(batch, chunks, *size, generator=generator, device=device)
+
+    hit = (uniform(1, 1, 1, 1) < 0.6).float()
+    blurred = F.avg_pool2d(video.flatten(0, 1), 3, 1, 1, count_include_pad=False).view_as(chunked)
+    out = torch.lerp(chunked, blurred, 0.7 * uniform(1, 1, 1, 1) * hit)
+    normal = lambda *size: torch.randn(batch, chunks, *size, generator=generator, device=device)  # noqa: E731
+    out = out * (1 + 0.06 * hit * normal(1, 1, 1, 1)) + 0.06 * hit * normal(1, 3, 1, 1)
+    hidden = 0.15 * uniform(1, 1, 1, 1) * hit
+    return (out + hidden * torch.randn(out.shape, generator=generator, device=device)).view_as(video)
+
+
+def draw_visibility(batch: int, chunks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Which context survives.
+
+    40 % of the sequences see their whole past, 10 % a sink or nothing, 15 % random frames, 35 % random tokens; the recent
+    one to four chunks are always seen.
+
+    Returns:
+        keep (B, N) bool: the token outlives the recent window; recent (B,) int64 chunks.
+    """
+    device = generator.device
+    tokens = chunks * CHUNK_TOKENS
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(batch, *size, generator=generator, device=device)
+
+    kind = uniform(1)
+    recent = torch.randint(1, 5, (batch,), generator=generator, device=device)
+    share = torch.tensor([0.06, 0.12, 0.25, 0.5], device=device)[(uniform(1) * 4).long()]
+    some_tokens = uniform(tokens) < share
+    some_frames = (uniform(tokens // FRAME_TOKENS) < share).repeat_interleave(FRAME_TOKENS, 1)
+    sink = (torch.arange(tokens, device=device) < CHUNK_TOKENS) & (uniform(1) < 0.5)
+    keep = torch.where(kind < 0.5, sink, torch.where(kind < 0.65, some_frames, some_tokens))
+    return keep | (kind < 0.4), recent
+
+
+def draw_noise_levels(batch: int, chunks: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (B, C): logit-normal under a shift of 4, 6 % exactly 1."""
+    device = generator.device
+    normal = torch.sigmoid(torch.randn(batch, chunks, generator=generator, device=device))
+    level = 4 * normal / (1 + 3 * normal)
+    pure = torch.rand(batch, chunks, generator=generator, device=device) < 0.06
+    return torch.where(pure, torch.ones_like(level), level)
+
+
+def visible(query: Tensor, key: Tensor, tokens: int) -> Tensor:
+    """Block-causal structure of the doubled sequence [clean, noisy] of 2 x `tokens`: may this query see this key?"""
+    query_chunk, key_chunk = query % tokens // CHUNK_TOKENS, key % tokens // CHUNK_TOKENS
+    clean_key = (key < tokens) & (((query < tokens) & (key_chunk <= query_chunk)) | (key_chunk < query_chunk))
+    return clean_key | ((key >= tokens) & (query >= tokens) & (key_chunk == query_chunk))
+
+
+def objective(predicted: Tensor, target: Tensor, level: Tensor) -> Tensor:
+    """Velocity-weighted squared error of x0, with edges counted once more.
+
+    Args:
+        predicted: (B, N, 768) x0.
+        target: (B, N, 768).
+        level: (B, N) noise level.
+    """
+    error = (predicted - target).unflatten(-1, (FRAMES_PER_LATENT * 3, 8, 8))
+    edges = (error[..., 1:] - error[..., :-1]).square().mean((-1, -2, -3)) + (error[..., 1:, :] - error[..., :-1, :]).square().mean((-1, -2, -3))
+    return ((error.square().mean((-1, -2, -3)) + 0.5 * edges) / level.clamp(min=0.2).square()).mean()
+
+
+def classes(batch: Batch) -> dict[str, Tensor]:
+    """Kinds of tokens for validation: each (B, N) bool over the tokens without sprite, then those with it.
+
+    ``seen`` was in view in the chunk before, ``back`` was seen earlier and is back, ``new`` never was in view.
+    """
+    size, count, _ = batch.places.shape
+    chunks = batch.places.view(size, -1, CHUNK_FRAMES * FRAMES_PER_LATENT * 64)
+    known = torch.zeros(size, int(batch.places.max()) + 1, dtype=torch.bool, device=batch.places.device)
+    before = torch.zeros_like(known)
+    rows: dict[str, list[Tensor]] = {"seen": [], "back": [], "new": []}
+    for chunk in chunks.unbind(1):
+        view = chunk.view(size, CHUNK_FRAMES, FRAMES_PER_LATENT, 8, 8)
+        look = lambda table, view=view: torch.gather(table, 1, view.flatten(1)).view_as(view).float().mean((2, 4))  # noqa: E731
+        recent, ever = look(before), look(known)
+        rows["seen"].append(recent > 0.9)
+        rows["back"].append((recent < 0.1) & (ever > 0.9))
+        rows["new"].append(ever < 0.1)
+        before = torch.zeros_like(known).scatter_(1, chunk, True)
+        known = known | before
+    plain = patchify(batch.sprite[:, :, None].expand(-1, -1, 3, -1, -1)).mean(-1) < 0.02
+    spread = {name: torch.cat(parts, 1)[:, :, None].expand(-1, -1, 8, -1).reshape(size, -1) & plain for name, parts in rows.items()}
+    cover = patchify(batch.sprite[:, :, None].expand(-1, -1, 3, -1, -1)).mean(-1) > 0.3
+    present = (batch.sprite > 0.5).flatten(2).sum(-1).view(size, -1, CHUNK_FRAMES * FRAMES_PER_LATENT).sum(-1) > 300
+    earlier = torch.cat([torch.zeros_like(present[:, :1]), present.cumsum(1)[:, :-1] > 0], 1)
+    just = torch.cat([torch.zeros_like(present[:, :1]), present[:, :-1]], 1)
+    whole = lambda mask: mask.repeat_interleave(CHUNK_TOKENS, 1)  # noqa: E731
+    spread["sprite back"] = cover & whole(present & earlier & ~just)
+    spread["sprite new"] = cover & whole(present & ~earlier)
+    return spread

@@ -1,0 +1,216 @@
+"""From checked configurations to rows: generate, score, report; stages are joined by files only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import policies
+from ff_bench import records, runs, score, workers
+from ff_bench.config import RunConfig
+from ff_bench.errors import UsageError
+from ff_bench.runs import VideoSpec
+from ff_bench.workers import Batch
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Progress(Protocol):
+    """Where progress goes: a bar on a terminal, or nowhere."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Begin a stage of `total` steps (latent frames when generating, videos when scoring)."""
+
+    def advance(self, steps: int) -> None:
+        """Say that steps are done."""
+
+
+class Silent:
+    """Progress that goes nowhere."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Begin a stage."""
+
+    def advance(self, steps: int) -> None:
+        """Say that steps are done."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run or sweep ended with.
+
+    Attributes:
+        rows: every row of its videos.
+        failures: one sentence per video or metric that failed.
+        tables: rows of every run folder, as parquet and CSV.
+        report: the page of the report, None where none was made.
+        summary: text of the report for the terminal, empty where none was made.
+    """
+
+    rows: pandas.DataFrame
+    failures: tuple[str, ...]
+    tables: tuple[Path, ...]
+    report: Path | None = None
+    summary: str = ""
+
+
+def run(config: RunConfig) -> pandas.DataFrame:
+    """Run one configuration and return its rows; failed videos are rows with status `failed`."""
+    if config.dry_run:
+        from ff_bench import plan
+
+        return plan.frame(plan.make([config]))
+    return execute([config]).rows
+
+
+def execute(configs: Sequence[RunConfig], *, progress: Progress | None = None) -> Outcome:
+    """Run configurations: all generate, then all are scored (references are there by then), then one report.
+
+    Raises:
+        UsageError: before anything is written, for what only torch or the machine can tell.
+    """
+    shown = progress or Silent()
+    configs = [check(config) for config in configs]
+    failures = _generate(configs, shown)
+    specs = [spec for config in configs for spec in runs.videos(config)]
+    scored = [spec for spec in specs if "score" in spec.config.stages]
+    if scored:
+        shown.start("score", len(scored))
+        failures += score.score(scored, advance=shown.advance)
+    return _finish(configs, specs, failures)
+
+
+def check(config: RunConfig) -> RunConfig:
+    """Check what needs torch or the machine, and name the device; nothing is loaded or written.
+
+    Raises:
+        UsageError: for a hyper-parameter out of its range, an absent device or absent weights.
+    """
+    check_policy(config)
+    if config.dry_run:
+        return config
+    if config.model.checkpoint == "absent" and runs.unfinished(runs.videos(config)):
+        missing = ", ".join(path.name for path in config.facts.weights if not path.is_file())
+        raise UsageError(
+            f"model={config.model.name} cannot run: {missing} is missing, ff-bench doctor says how to get it"
+        )
+    return replace(config, device=device_of(config.device)) if "generate" in config.stages else config
+
+
+def check_policy(config: RunConfig) -> None:
+    """Let the policy check the ranges of its hyper-parameters.
+
+    Raises:
+        UsageError: with the policy's own sentence.
+    """
+    try:
+        policies.load(config.policy.name)(**config.policy.fields)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"policy={config.policy.label}: {error}") from None
+
+
+def device_of(device: str) -> str:
+    """Name the torch device that `device` stands for on this machine.
+
+    Raises:
+        UsageError: for a CUDA device that is not there.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda:0" if count else "cpu"
+    index = int(device.partition(":")[2] or 0)
+    if index >= count:
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{number}" for number in range(count))])
+        raise UsageError(f"device={device} is not on this machine: allowed are {allowed}")
+    return f"cuda:{index}"
+
+
+def batches(config: RunConfig) -> list[Batch]:
+    """Cut the videos of a run into batches whatever is finished, and keep those with work left."""
+    specs = runs.videos(config)
+    cut = [tuple(specs[start : start + config.batch]) for start in range(0, len(specs), config.batch)]
+    return [batch for batch in cut if runs.unfinished(batch)]
+
+
+def _generate(configs: Sequence[RunConfig], progress: Progress) -> list[str]:
+    work = _different(batch for config in configs if "generate" in config.stages for batch in batches(config))
+    if not work:
+        return []
+    progress.start("generate", sum(len(batch) * batch[0].config.length.latent_frames for batch in work))
+    processes = min(max(config.workers for config in configs), len(work))
+    if processes == 1:
+        return [sentence for batch in work for sentence in workers.generate_batch(batch, progress.advance)]
+    return workers.generate_side_by_side(work, processes, progress.advance)
+
+
+def _different(work: Iterator[Batch]) -> list[Batch]:
+    """Drop batches that another configuration makes as well, such as `full` under two budgets."""
+    return list({tuple(spec.video_id for spec in batch): batch for batch in work}.values())
+
+
+def _finish(configs: Sequence[RunConfig], specs: Sequence[VideoSpec], failures: list[str]) -> Outcome:
+    """Write the tables of every run folder and, where asked, one report over all of them."""
+    folders = [folder for folder in dict.fromkeys(spec.folder for spec in specs) if folder.is_dir()]
+    rows = records.table(folders)
+    tables: list[Path] = []
+    scored = [spec for spec in specs if "score" in spec.config.stages]
+    for folder in dict.fromkeys(spec.folder.parent for spec in scored):
+        tables += records.write_tables(records.table(_siblings(folder)), folder)
+    page, summary = None, ""
+    if any("report" in config.stages for config in configs) and len(rows):
+        from ff_bench import report
+
+        out = configs[0].runs_dir / "reports" / report_name(configs, specs)
+        made = report.make(folders, out)
+        page, summary = made.paths[0], made.summary
+    return Outcome(rows=rows, failures=tuple(failures), tables=tuple(tables), report=page, summary=summary)
+
+
+def report_over(paths: Sequence[Path], *, out: Path | None, baseline: str) -> tuple[Path, str]:
+    """Make one report over every finished video under paths.
+
+    Args:
+        paths: folders of runs, at any depth.
+        out: where to write; None names a folder after the videos, under `reports` of the first path.
+        baseline: policy that differences are taken to.
+
+    Returns:
+        The page, and the tables as text for the terminal.
+
+    Raises:
+        UsageError: where nothing finished is found, or `out` is a file.
+    """
+    folders = runs.find(paths)
+    asked = " ".join(map(str, paths))
+    if not folders:
+        raise UsageError(f"RUNS={asked} is not allowed: no finished video is there, run ff-bench first")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"out={out} is not allowed: it is a file, out must be a directory")
+    from ff_bench import report
+
+    digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:8]
+    made = report.make(paths, out or paths[0] / "reports" / f"report-{digest}", baseline=baseline)
+    return made.paths[0], made.summary
+
+
+def _siblings(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{runs.ROWS}"))
+
+
+def report_name(configs: Sequence[RunConfig], specs: Sequence[VideoSpec]) -> str:
+    """Name a report after its run, or `sweep-` and a digest of the videos: same command, same folder."""
+    digest = hashlib.sha256(" ".join(sorted({spec.video_id for spec in specs})).encode()).hexdigest()[:8]
+    if len(configs) > 1:
+        return f"sweep-{digest}"
+    config = configs[0]
+    tokens = "full" if config.budget.tokens is None else str(config.budget.tokens)
+    length = f"b{tokens}-f{config.length.latent_frames}"
+    return f"{config.model.name}-{config.policy.label}-{length}-{config.prompts.name}-{digest}"

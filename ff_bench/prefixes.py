@@ -1,0 +1,83 @@
+"""What a video starts with, the same for every policy: its first lap under the full cache, or the truth, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ff_bench import runs
+from ff_bench.config import RunConfig
+from ff_bench.models.base import Model
+from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.rollout import Take, rollout
+from ff_bench.runs import VideoSpec
+from policies.base import Budget, Protocol
+from policies.context import Context
+from policies.full import Full
+
+FILE = "latents.safetensors"
+
+
+def length(config: RunConfig, prompt: str) -> int:
+    """Latent frames of the prefix of a prompt, at most the video."""
+    if config.protocol.prefix == "none":
+        return 0
+    return min(MiniPrompt.parse(prompt).prefix_frames(), config.length.latent_frames)
+
+
+def latents(model: Model, config: RunConfig, group: Sequence[VideoSpec], frames: int) -> Tensor | None:
+    """Latents of the prefixes of videos with the same prefix length, made and kept where they are missing.
+
+    Args:
+        model: the backbone.
+        config: of the videos.
+        group: B videos.
+        frames: latent frames of their prefixes.
+
+    Returns:
+        (B, frames, C, h, w) float32 on the CPU, or None without a prefix.
+    """
+    if frames == 0:
+        return None
+    if config.protocol.prefix == "truth":
+        return torch.stack([model.truth(spec.prompt.text, spec.seed, frames).cpu() for spec in group])
+    folders = [_folder(config, spec, frames) for spec in group]
+    with ExitStack() as locks:
+        for folder in sorted(set(folders)):
+            locks.enter_context(runs.lock(folder, wait=True))
+        if not all((folder / FILE).is_file() for folder in folders):
+            made = _first_laps(model, config, group, frames)
+            for folder, one in zip(folders, made, strict=True):
+                if not (folder / FILE).is_file():
+                    with runs.temporary(folder / FILE) as part:
+                        save_file({"latents": one.contiguous()}, part)
+    return torch.stack([load_file(folder / FILE)["latents"] for folder in folders])
+
+
+def _first_laps(model: Model, config: RunConfig, group: Sequence[VideoSpec], frames: int) -> Tensor:
+    """Generate B prefixes with the full cache at absolute positions."""
+    context = Context(
+        Full(), model.shape, Budget(None), Protocol(position="absolute"),
+        batch=len(group), capacity_tokens=frames * model.shape.frame_tokens, dtype=_dtype(model), device=config.device,
+    )  # fmt: skip
+    take = Take([spec.prompt.text for spec in group], [spec.seed for spec in group], frames, config.steps)
+    return torch.cat([chunk.latents.float().cpu() for chunk in rollout(model, context, take)], 1)
+
+
+def _dtype(model: Model) -> torch.dtype:
+    return getattr(model, "dtype", torch.float32)
+
+
+def _folder(config: RunConfig, spec: VideoSpec, frames: int) -> Path:
+    """Folder of one prefix: named by everything that changes its latents."""
+    identity: dict[str, Any] = {
+        "model": config.model.name, "checkpoint": config.model.checkpoint, "steps": config.steps, "dtype": config.dtype,
+        "batch": config.batch, "frames": frames, "prompt": spec.prompt.text, "seed": spec.seed,
+    }  # fmt: skip
+    return config.runs_dir / config.model.name / "prefixes" / f"{spec.prompt.id}-s{spec.seed}-{runs.short_hash(identity)}"

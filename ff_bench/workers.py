@@ -1,0 +1,109 @@
+"""Batches of videos, one after the other or in processes side by side; an error becomes a row."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+from ff_bench import runs, score
+from ff_bench.errors import Skipped
+from ff_bench.runs import VideoSpec
+
+LOGGER = logging.getLogger(__name__)
+Batch = tuple[VideoSpec, ...]
+PARENT_DEATH_SIGNAL = 1
+"""Option of prctl: the kernel ends a child whose parent is gone."""
+
+
+def generate_batch(batch: Batch, advance: Callable[[int], None] = lambda _: None) -> list[str]:
+    """Generate one batch; an error becomes a row and a sentence, so that other videos go on.
+
+    Args:
+        batch: videos side by side; finished ones among them are made along but not written.
+        advance: called with latent frames as they are done.
+
+    Returns:
+        A sentence per video that failed.
+    """
+    from ff_bench import generate
+
+    config = batch[0].config
+    try:
+        generate.generate(config, list(batch), advance)
+    except runs.Locked as error:
+        return [str(error)]
+    except Exception as error:
+        LOGGER.debug("batch failed", exc_info=True)
+        return _give_up(batch, error)
+    return []
+
+
+def generate_side_by_side(work: Sequence[Batch], processes: int, advance: Callable[[int], None]) -> list[str]:
+    """Generate batches in processes of their own, which end with this one.
+
+    Args:
+        work: the batches.
+        processes: how many run at once; the cores are shared between them.
+        advance: called with latent frames as batches are done.
+
+    Returns:
+        A sentence per video that failed.
+    """
+    failures: list[str] = []
+    with (
+        _threads_for(processes),
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_follow_parent) as pool,
+    ):
+        futures = {pool.submit(generate_batch, batch): batch for batch in work}
+        try:
+            for future in as_completed(futures):
+                batch = futures[future]
+                try:
+                    failures += future.result()
+                except BrokenProcessPool as error:
+                    failures += _give_up(batch, error)
+                advance(len(batch) * batch[0].config.length.latent_frames)
+        except BaseException:
+            children = list(pool._processes.values())  # shutdown forgets them
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.terminate()
+            raise
+    return failures
+
+
+def _give_up(batch: Batch, error: Exception) -> list[str]:
+    """Write the rows of the videos of a batch that are not finished, and say which they are."""
+    status = "skipped" if isinstance(error, Skipped) else "failed"
+    lost = [spec for spec in batch if not runs.is_finished(spec.folder, spec.video_id)]
+    for spec in lost:
+        score.record_failure(spec, error, device=spec.config.device, status=status)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return [] if status == "skipped" else [f"{spec.relative_folder}: {reason}" for spec in lost]
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, which ends its children, and die with it where the system can do that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+@contextmanager
+def _threads_for(processes: int) -> Iterator[None]:
+    """Share the cores between processes that are started inside."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // processes))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]

@@ -1,0 +1,88 @@
+"""KV-cache policies for autoregressive video diffusion: pure torch, usable without the harness."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policies.base import Policy
+
+POLICIES = MappingProxyType(
+    {
+        "full": "policies.full:Full",
+        "full_eps": "policies.full_eps:FullEps",
+        "random": "policies.random:Random",
+        "sliding_window": "policies.sliding_window:SlidingWindow",
+        "attention_sink": "policies.attention_sink:AttentionSink",
+        "streaming_llm": "policies.streaming_llm:StreamingLLM",
+        "h2o": "policies.h2o:H2O",
+        "future_forcing": "policies.future_forcing:FutureForcing",
+    }
+)
+GROUP = "ff_bench.policies"
+
+
+def names() -> list[str]:
+    """Return the names of the policies of this package."""
+    return list(POLICIES)
+
+
+def load(name: str) -> type[Policy]:
+    """Return the policy class of that name: of this package, of an installed entry point, or of a .py path.
+
+    Raises:
+        ValueError: If there is none; the sentence names the nearest match.
+    """
+    if name in POLICIES:
+        module, _, attribute = POLICIES[name].partition(":")
+        return _checked(name, getattr(importlib.import_module(module), attribute))
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            return _checked(name, entry.load())
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    near = difflib.get_close_matches(name, POLICIES, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"policy is '{name}'; allowed: {', '.join(POLICIES)}, or the path of a .py file{hint}")
+
+
+def _checked(name: str, found: object) -> type[Policy]:
+    from policies.base import Policy
+
+    if not (inspect.isclass(found) and issubclass(found, Policy)):
+        raise ValueError(f"policy '{name}' is {found!r}; allowed: a subclass of policies.base.Policy")
+    return found
+
+
+def _from_file(path: Path) -> type[Policy]:
+    """Return the one policy class that a file defines."""
+    if not path.is_file():
+        raise ValueError(f"policy is '{path}'; there is no such file")
+    module = _run(path)
+    own = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "compress")
+    ]
+    if len(own) != 1:
+        raise ValueError(f"policy '{path}' defines {len(own)} policy classes; allowed: exactly one")
+    return _checked(str(path), own[0])
+
+
+def _run(path: Path) -> ModuleType:
+    import sys
+
+    spec = importlib.util.spec_from_file_location(f"policy_file_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"policy is '{path}'; it cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,275 @@
+"""What a policy is: the shape it sees, its budget, the protocol, and the order of steps that frees slots.
+
+A policy gives scores; everything that must be equal for a fair comparison (sizes, protected slots, unit, one
+set per head or per layer, ties) happens here, in ``Policy.compress``, which no policy overrides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from policies.attention import DENOMINATORS
+from policies.positions import MODES
+from policies.rope import Rope
+from policies.selection import select
+
+if TYPE_CHECKING:
+    from policies.cache import LayerCache
+
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "passes": ("clean", "all"),
+        "denominator": DENOMINATORS,
+        "unit": ("token", "frame"),
+        "share": ("head", "layer"),
+        "position": MODES,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a policy needs to know of a model.
+
+    Args:
+        layers: Attention layers with a cache.
+        query_heads: Query heads of a layer, a multiple of ``heads``.
+        heads: Key-value heads of a layer.
+        head_dim: Channels of a head.
+        rows: Token rows of a latent frame.
+        columns: Token columns of a latent frame.
+        chunk_frames: Latent frames generated together.
+        window_frames: Training window of the model, latent frames.
+        rope: Position embedding.
+    """
+
+    layers: int
+    query_heads: int
+    heads: int
+    head_dim: int
+    rows: int
+    columns: int
+    chunk_frames: int
+    window_frames: int
+    rope: Rope
+
+    def __post_init__(self) -> None:
+        """Reject head counts and channel counts that do not fit together."""
+        if self.query_heads % self.heads:
+            raise ValueError(
+                f"shape.query_heads is {self.query_heads}; allowed: multiples of {self.heads} heads"
+            )
+        if self.rope.head_dim != self.head_dim:
+            raise ValueError(f"shape.head_dim is {self.head_dim}; the rope has {self.rope.head_dim} channels")
+
+    @property
+    def frame_tokens(self) -> int:
+        """Tokens of one latent frame."""
+        return self.rows * self.columns
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of one chunk."""
+        return self.frame_tokens * self.chunk_frames
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Context tokens that a layer may hold per head between chunks; the chunk being generated is outside.
+
+    Args:
+        tokens: Slots per layer and head, sink and recent inside; None is the full cache.
+        sink: Slots at the start that are never dropped, tokens.
+        recent: Newest slots that are never dropped, tokens.
+    """
+
+    tokens: int | None
+    sink: int = 0
+    recent: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject negative numbers and protected slots that do not fit."""
+        for field, value in (("sink", self.sink), ("recent", self.recent)):
+            if value < 0:
+                raise ValueError(f"budget.{field} is {value}; allowed: 0 or more tokens")
+        if self.tokens is None:
+            return
+        if self.tokens < 1:
+            raise ValueError(
+                f"budget.tokens is {self.tokens}; allowed: 1 or more tokens, or None for the full cache"
+            )
+        if self.sink + self.recent > self.tokens:
+            raise ValueError(f"sink {self.sink} + recent {self.recent} do not fit into {self.tokens} tokens")
+
+    def require_free_frame(self, frame_tokens: int) -> None:
+        """Raise ValueError unless one latent frame is left for the policy to decide on."""
+        if self.tokens is not None and self.sink + self.recent + frame_tokens > self.tokens:
+            raise ValueError(
+                f"sink {self.sink} + recent {self.recent} leave less than one latent frame "
+                f"({frame_tokens} tokens) free of {self.tokens} tokens"
+            )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What must be equal for a comparison to be fair; see docs/policies.md for each choice."""
+
+    passes: str = "clean"
+    denominator: str = "all"
+    unit: str = "token"
+    share: str = "head"
+    position: str = "contiguous"
+    query_stride: int = 1
+    charge_state: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject values outside the allowed sets."""
+        for field, allowed in CHOICES.items():
+            value = getattr(self, field)
+            if value not in allowed:
+                raise ValueError(f"protocol.{field} is '{value}'; allowed: {', '.join(allowed)}")
+        if self.query_stride < 1:
+            raise ValueError(f"protocol.query_stride is {self.query_stride}; allowed: 1 or more")
+
+
+@dataclass
+class Pass:
+    """One forward of the current chunk through one layer.
+
+    Args:
+        layer: Layer number.
+        chunk: Chunk number.
+        queries: Un-rotated queries (B, Hq, N, D).
+        rotated_queries: The same at the chunk's positions.
+        keys: Un-rotated keys of the chunk (B, H, N, D).
+        noise: Noise level per latent frame (B, F), 0 (clean) to 1.
+        commit: Whether keys and values of this pass are kept.
+        times: Time index of the chunk's frames under the position mode, (F,) or (B, H, F).
+        frames: First absolute latent frame of the chunk.
+    """
+
+    layer: int
+    chunk: int
+    queries: Tensor
+    rotated_queries: Tensor
+    keys: Tensor
+    noise: Tensor
+    commit: bool
+    times: Tensor
+    frames: int
+
+
+class Policy:
+    """Base of all policies; a policy is a dataclass whose fields are its hyper-parameters.
+
+    Override ``score``; where needed ``observe`` (note a pass), ``plan`` (sizes) and ``fold`` (merge).
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    pins: ClassVar[Mapping[str, object]] = MappingProxyType({})
+    is_full: ClassVar[bool] = False
+    is_positional: ClassVar[bool] = False  # the score is the slot number: room is made by one shift
+    slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({})  # name -> value of a new slot, fp32
+
+    shape: Shape
+    budget: Budget
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    device: torch.device
+
+    def start(
+        self,
+        shape: Shape,
+        budget: Budget,
+        protocol: Protocol,
+        *,
+        seed: int | Sequence[int],
+        device: torch.device | str,
+    ) -> None:
+        """Take what is fixed for a rollout and check that the budget leaves something to decide.
+
+        Args:
+            shape: The model.
+            budget: Slots per layer and head.
+            protocol: What is equal for all policies.
+            seed: One for all videos side by side, or one for each.
+            device: Where the caches stand.
+
+        Raises:
+            ValueError: If sink and recent leave less than one latent frame of the budget.
+        """
+        budget.require_free_frame(shape.frame_tokens)
+        self.shape, self.budget, self.protocol = shape, budget, protocol
+        self.seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+        self.device = torch.device(device)
+
+    def plan(self, caches: Sequence[LayerCache]) -> Tensor | None:
+        """Return slots per (layer, head), an int tensor on the CPU, or None for the budget everywhere."""
+        return None
+
+    def observe(self, cache: LayerCache, step: Pass) -> None:
+        """Note what is needed of one pass; called after attention, before the chunk is appended."""
+
+    def score(self, cache: LayerCache, step: Pass) -> Tensor:
+        """Return (B, H, S) fp32, higher is kept; S includes the chunk that was just appended."""
+        raise NotImplementedError(f"policy '{type(self).__name__}' has no score")
+
+    def fold(self, cache: LayerCache, kept: Tensor) -> None:
+        """Move something of the slots about to go into those of ``kept`` (B, H, K); default: nothing."""
+
+    def held_nbytes(self, shape: Shape, batch: int) -> int:
+        """Return the bytes held across chunks outside the slots, all layers; known before the start."""
+        return 0
+
+    def state_nbytes(self) -> int:
+        """Return the bytes that the policy object itself holds across chunks."""
+        return 0
+
+    @final
+    def compress(self, cache: LayerCache, step: Pass, *, tokens: int | None = None) -> None:
+        """Bring one layer down to its size: score, select, fold, keep.
+
+        Args:
+            cache: The layer, the finished chunk appended.
+            step: The committing pass.
+            tokens: Slots to keep; default the budget's.
+        """
+        tokens = self.budget.tokens if tokens is None else tokens
+        if tokens is None or cache.size <= tokens:
+            return
+        unit = self.shape.frame_tokens if self.protocol.unit == "frame" else 1
+        keep, sink, recent = tokens // unit, -(-self.budget.sink // unit), -(-self.budget.recent // unit)
+        if self.is_positional:
+            cache.drop(sink * unit, cache.size - keep * unit)
+            return
+        score = self._reduced(self._checked_score(cache, step), unit)
+        index = select(score, keep, sink=sink, recent=recent)  # (B, H or 1, K)
+        if unit > 1:
+            offsets = torch.arange(unit, device=index.device)
+            index = (index[..., None] * unit + offsets).flatten(2)
+        index = index.expand(cache.batch, cache.heads, -1)
+        self.fold(cache, index)
+        cache.keep(index)
+
+    def _checked_score(self, cache: LayerCache, step: Pass) -> Tensor:
+        score = self.score(cache, step)
+        expected = (cache.batch, cache.heads, cache.size)
+        if score.shape != expected or score.dtype != torch.float32:
+            raise ValueError(
+                f"policy '{self.name}': score is {score.dtype} {tuple(score.shape)}; "
+                f"allowed: float32 {expected}"
+            )
+        return score
+
+    def _reduced(self, score: Tensor, unit: int) -> Tensor:
+        """Average scores over the tokens of a unit and, where one set serves a layer, over heads."""
+        if unit > 1:
+            score = score.reshape(*score.shape[:2], -1, unit).mean(3)
+        return score.mean(1, keepdim=True) if self.protocol.share == "layer" else score

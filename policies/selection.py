@@ -1,0 +1,64 @@
+"""Which slots stay: from scores to sorted indices, without a word from the device to the host."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def select(score: Tensor, tokens: int, *, sink: int = 0, recent: int = 0) -> Tensor:
+    """Return the indices of the slots to keep.
+
+    Protected slots are kept whatever their score; of equal scores the newer slot wins.
+
+    Args:
+        score: (B, H, S), higher is kept, no NaN.
+        tokens: How many slots to keep, at most S.
+        sink: Slots at the start that stay.
+        recent: Slots at the end that stay.
+
+    Returns:
+        (B, H, tokens) int64, increasing.
+
+    Raises:
+        ValueError: If the protected slots are more than may be kept.
+    """
+    slots = score.shape[-1]
+    if tokens >= slots:
+        return torch.arange(slots, device=score.device).expand(*score.shape[:-1], slots)
+    free = tokens - sink - recent
+    if free < 0:
+        raise ValueError(f"sink {sink} + recent {recent} do not fit into {tokens} tokens")
+    parts = [
+        torch.arange(sink, device=score.device),
+        torch.arange(slots - recent, slots, device=score.device),
+    ]
+    first, last = (part.expand(*score.shape[:-1], -1) for part in parts)
+    return torch.cat([first, sink + _top(score[..., sink : slots - recent], free), last], -1)
+
+
+def rest(kept: Tensor, slots: int) -> Tensor:
+    """Return the slots that are not kept, (B, H, slots - K) int64, increasing."""
+    is_free = torch.ones((*kept.shape[:-1], slots), dtype=torch.bool, device=kept.device)
+    is_free.scatter_(-1, kept, False)
+    return _positions(is_free, slots - kept.shape[-1])
+
+
+def _top(score: Tensor, count: int) -> Tensor:
+    """Return the sorted indices of the ``count`` highest scores, of equal ones the last."""
+    if count == 0:
+        return torch.empty((*score.shape[:-1], 0), dtype=torch.int64, device=score.device)
+    threshold = score.topk(count, -1, sorted=False).values.amin(-1, keepdim=True)
+    is_above, is_equal = score > threshold, score == threshold
+    room = count - is_above.sum(-1, keepdim=True)
+    newer = is_equal.flip(-1).cumsum(-1).flip(-1)  # 1 for the last of the equal ones, 2 for the one before
+    return _positions(is_above | (is_equal & (newer <= room)), count)
+
+
+def _positions(mask: Tensor, count: int) -> Tensor:
+    """Return where a mask with ``count`` ones per row is set, (..., count)."""
+    slots = mask.shape[-1]
+    target = torch.where(mask, mask.cumsum(-1) - 1, count)  # the others go to a last place that is cut off
+    out = torch.empty((*mask.shape[:-1], count + 1), dtype=torch.int64, device=mask.device)
+    out.scatter_(-1, target, torch.arange(slots, device=mask.device).expand(mask.shape))
+    return out[..., :count]

@@ -1,0 +1,168 @@
+"""The way from a command line to rows, with a stand-in for generation."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ff_bench
+from ff_bench import cli, records, runs, workers
+from ff_bench.compose import compose
+from tests.conftest import FakeGenerate
+
+SHORT = ["length=1s", "metrics=[flicker,fidelity,cost]", "budget=256", "limit=2"]
+
+
+def _last(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_one_run_ends_with_rows_tables_and_a_json_line(
+    fake: FakeGenerate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["policy=h2o", *SHORT]) == 0
+    last = _last(capsys)
+    assert last["videos"] == 2
+    assert last["failed"] == 0
+    folder = next(Path("runs/mini").glob("h2o-equal/b256-f6"))
+    assert (folder / "rows.parquet").is_file()
+    assert (folder / "rows.csv").is_file()
+    assert [path.name for path in folder.parent.parent.iterdir()] == ["h2o-equal"]
+    assert not [
+        path for path in Path().rglob("*") if path.name in (".hydra", "outputs", "multirun", "multirun.yaml")
+    ]
+
+
+def test_the_same_command_makes_nothing_twice(fake: FakeGenerate) -> None:
+    assert cli.main(["policy=h2o", *SHORT]) == 0
+    made, written = (
+        list(fake.made),
+        {path: path.stat().st_mtime_ns for path in Path("runs").rglob("rows.jsonl")},
+    )
+    assert cli.main(["policy=h2o", *SHORT]) == 0
+    assert fake.made == made
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("rows.jsonl")} == written
+    assert cli.main(["policy=h2o", *SHORT, "overwrite=true"]) == 0
+    assert len(fake.made) == 2 * len(made)
+
+
+def test_a_row_without_reference_is_made_again_once_the_reference_is_there(fake: FakeGenerate) -> None:
+    words = {"budget": 256, "length": "13s", "metrics": ["fidelity"], "stages": ["generate", "score"]}
+    before = ff_bench.run(policy="h2o", **words)
+    assert set(before["status"]) == {"undefined"}
+    ff_bench.run(policy="full", **words)
+    after = ff_bench.run(policy="h2o", **words)
+    assert "ok" in set(after["status"]), list(after["reason"])
+    assert after.groupby(["video_id", "metric", "clip"]).size().max() == 1
+    assert fake.made == list(dict.fromkeys(fake.made))
+
+
+def test_a_sweep_has_one_report_and_one_full_video(
+    fake: FakeGenerate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-m", "policy=h2o,full", "budget=256,300", "length=1s", "metrics=[fidelity,cost]"]
+    assert cli.main(words) == 0
+    assert _last(capsys)["videos"] == 3
+    assert len(fake.made) == 3
+    assert len(list(Path("runs/reports").iterdir())) == 1
+
+
+def test_a_failing_video_is_a_row_and_does_not_stop_the_others(
+    fake: FakeGenerate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.fail_for = lambda spec: RuntimeError("broken\nlayer") if spec.config.policy.name == "h2o" else None
+    words = ["-m", "policy=h2o,random", "budget=256", "length=1s", "metrics=[cost]"]
+    assert cli.main(words) == 1
+    out = capsys.readouterr().out
+    assert "h2o" in next(line for line in out.splitlines() if line.startswith("failed: "))
+    assert json.loads(out.splitlines()[-1])["failed"] == 1
+    rows = records.table(sorted(path.parent for path in Path("runs").rglob("rows.jsonl")))
+    failed = rows[rows["status"] == "failed"]
+    assert list(failed["reason"]) == ["RuntimeError: broken layer"]
+    fake.fail_for = lambda _: None
+    assert cli.main(words) == 0
+    rows = records.table(sorted(path.parent for path in Path("runs").rglob("rows.jsonl")))
+    assert not (rows["status"] == "failed").any()
+
+
+def test_an_interrupt_says_how_to_go_on(fake: FakeGenerate, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    fake.fail_for = interrupt
+    assert cli.main(["policy=h2o", *SHORT]) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "ff-bench policy=h2o length=1s" in line
+    assert "safe" in line
+
+
+@pytest.mark.parametrize("broken", ["manifest", "record", "identity"])
+def test_a_broken_folder_is_made_again(fake: FakeGenerate, broken: str) -> None:
+    assert cli.main(["policy=h2o", *SHORT, "limit=1"]) == 0
+    folder = next(Path("runs").rglob(runs.MANIFEST)).parent
+    if broken == "record":
+        (folder / runs.RECORD).write_bytes(b"")
+    elif broken == "manifest":
+        (folder / runs.MANIFEST).write_text((folder / runs.MANIFEST).read_text()[:-5])
+    else:
+        (folder / runs.MANIFEST).write_text(
+            (folder / runs.MANIFEST).read_text().replace('"seed": 0', '"seed": 1')
+        )
+    assert not runs.is_finished(folder)
+    assert cli.main(["policy=h2o", *SHORT, "limit=1"]) == 0
+    assert runs.is_finished(folder)
+    assert len(fake.made) == 2
+
+
+def test_two_equal_runs_have_equal_rows(fake: FakeGenerate) -> None:
+    words = {"policy": "h2o", "budget": 256, "length": "1s", "metrics": ["flicker", "cost"]}
+    first = ff_bench.run(runs_dir="a", **words)
+    second = ff_bench.run(runs_dir="b", **words)
+    kept = records.strip_provenance(first)
+    assert len(kept)
+    assert kept.equals(records.strip_provenance(second))
+    assert list(first.columns) == [*records.COLUMNS, *records.PROVENANCE]
+
+
+def test_stages_run_apart(fake: FakeGenerate) -> None:
+    assert cli.main(["policy=h2o", *SHORT, "stages=[generate]"]) == 0
+    assert not list(Path("runs").rglob("rows.jsonl"))
+    assert cli.main(["policy=h2o", *SHORT, "stages=[score]"]) == 0
+    assert len(list(Path("runs").rglob("rows.jsonl"))) == 2
+    assert not Path("runs/reports").exists()
+    assert cli.main(["report", "runs", "out=there"]) == 0
+    assert list(Path("there").iterdir())
+
+
+def test_missing_weights_are_said_before_anything_is_written(
+    clean: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ff_bench.config.checkpoint_sha256", lambda _: "absent")
+    assert cli.main(["policy=h2o"]) == 2
+    assert "doctor" in capsys.readouterr().err
+    assert list(clean.iterdir()) == []
+
+
+def _pretend(batch: workers.Batch) -> list[str]:
+    """Stand in for a batch in another process: seed 1 fails, seed 2 takes its process down."""
+    if batch[0].seed == 2:
+        os._exit(1)
+    return [f"{spec.prompt.id}: broken" for spec in batch if spec.seed == 1]
+
+
+@pytest.mark.parametrize(("seeds", "failures"), [("[0,3]", 0), ("[0,1]", 1), ("[2]", 1)])
+def test_batches_side_by_side(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, seeds: str, failures: int
+) -> None:
+    monkeypatch.setattr(workers, "generate_batch", _pretend)
+    config = compose([f"seed={seeds}", "policy=h2o"]).config
+    steps: list[int] = []
+    found = workers.generate_side_by_side([(spec,) for spec in runs.videos(config)], 2, steps.append)
+    assert len(found) == failures
+    assert steps == [240] * len(config.seeds)
+    assert "OMP_NUM_THREADS" not in os.environ or os.environ["OMP_NUM_THREADS"] == "1"

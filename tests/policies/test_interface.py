@@ -1,0 +1,227 @@
+"""Loading by name, errors in one sentence, numbers of the trace, and the example of the documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+from stream import BUDGET, CHUNKS, SHAPE, make, run, tensors
+
+import policies
+from policies.base import Budget, Policy, Protocol
+from policies.context import Context
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "policies.md"
+
+
+def example() -> str:
+    """Return the policy that the documentation prints in full."""
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)
+    return next(block for block in blocks if "class KeyDiff" in block)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    path = tmp_path / "key_diff.py"
+    path.write_text(example(), encoding="utf-8")
+    policy = policies.load(str(path))
+    assert policy.name == "key_diff"
+    stream = run(policy())
+    for cache in stream.context.caches:
+        assert cache.size == BUDGET.tokens
+        assert bool((cache.tokens.diff(dim=-1) > 0).all())
+
+
+def test_every_policy_has_a_section() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert [name for name in policies.names() if f"### {name}\n" not in text] == []
+
+
+def test_unknown_names_get_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"policy is 'h20'; allowed: full, .*did you mean 'h2o'\?"):
+        policies.load("h20")
+    with pytest.raises(ValueError, match="there is no such file"):
+        policies.load(str(tmp_path / "none.py"))
+    (tmp_path / "empty.py").write_text("x = 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="defines 0 policy classes; allowed: exactly one"):
+        policies.load(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize(
+    "fields,sentence",
+    [
+        ({"lam": 1.5}, "policy.lam is 1.5; allowed: 0 to 1"),
+        ({"tau": -2.0}, "policy.tau is -2.0; allowed: -1 to 1"),
+        ({"horizon": 0}, "policy.horizon is 0; allowed: 1 or more"),
+        ({"merge": "affine"}, "policy.merge is 'affine'; allowed: value, none"),
+        ({"profile": "mean"}, "policy.profile is 'mean'; allowed: pooled, rows"),
+    ],
+)
+def test_wrong_fields_get_one_sentence(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        make("future_forcing", **fields)
+
+
+def test_wrong_budgets_get_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"budget\.sink is -1; allowed: 0 or more tokens"):
+        Budget(10, sink=-1)
+    with pytest.raises(ValueError, match=r"budget\.tokens is 0"):
+        Budget(0)
+    with pytest.raises(ValueError, match="sink 8 \\+ recent 8 do not fit into 10 tokens"):
+        Budget(10, sink=8, recent=8)
+    with pytest.raises(ValueError, match="sink 8 \\+ recent 24 leave less than one latent frame"):
+        Context(make("h2o"), SHAPE, Budget(36, sink=8, recent=24), Protocol())
+    with pytest.raises(ValueError, match=r"context\.capacity_tokens is None"):
+        Context(make("full"), SHAPE, Budget(None), Protocol())
+    with pytest.raises(ValueError, match=r"protocol\.unit is 'patch'; allowed: token, frame"):
+        Protocol(unit="patch")
+    with pytest.raises(ValueError, match=r"protocol\.query_stride is 0"):
+        Protocol(query_stride=0)
+
+
+def test_a_wrong_score_or_plan_is_said() -> None:
+    class Half(Policy):
+        name, source = "half", "test"
+
+        def score(self, cache, step):
+            return cache.tokens[..., :3].float()
+
+    class Greedy(Half):
+        def plan(self, caches):
+            return torch.full((SHAPE.layers, SHAPE.heads), 100)
+
+    with pytest.raises(ValueError, match=r"policy 'half': score is torch.float32 \(1, 2, 3\)"):
+        run(Half())
+    with pytest.raises(ValueError, match="plan exceeds 64 tokens"):
+        run(Greedy())
+
+
+def test_a_plan_gives_layers_their_own_size() -> None:
+    class Pyramid(policies.load("h2o")):
+        def plan(self, caches):
+            return torch.tensor([[80, 80], [48, 48]])
+
+    stream = run(Pyramid())
+    assert [cache.size for cache in stream.context.caches] == [80, 48]
+
+
+def test_a_chunk_must_be_committed() -> None:
+    context = Context(make("h2o"), SHAPE, BUDGET, Protocol())
+    context.start_chunk(0, 0)
+    context.start_pass(torch.zeros(1, 3), commit=False)
+    context.attend(0, *tensors(SHAPE, batch=1, number=0))
+    with pytest.raises(ValueError, match="chunk 0: 0 of 2 layers were committed"):
+        context.finish_chunk()
+
+
+@pytest.mark.parametrize("name", policies.names())
+def test_the_summary_holds_plain_numbers(name: str) -> None:
+    stream = run(make(name), batch=2)
+    summary = stream.context.summary()
+    kept = summary.pop("kept")
+    assert all(isinstance(value, int | float) for value in summary.values())
+    size = stream.context.caches[0].size
+    assert summary["context_tokens"] == summary["context_tokens_max"] == size
+    assert summary["kv_bytes"] == 2 * 2 * 2 * 2 * size * 16 * 4  # K and V, layers, batch, heads
+    assert len(kept) == 2 and len(kept[0]) == CHUNKS
+    assert sum(kept[0]) * SHAPE.chunk_tokens == pytest.approx(size, abs=0.01)
+    assert kept[0][-1] == 1.0
+    assert stream.context.policy_seconds >= 0
+    stream.context.reset_policy_seconds()
+    assert stream.context.policy_seconds == 0
+
+
+def test_distances_of_a_window() -> None:
+    absolute = run(
+        make("attention_sink"), Budget(64, sink=24), Protocol(position="absolute")
+    ).context.summary()
+    contiguous = run(
+        make("streaming_llm"), Budget(64, sink=24), Protocol(position="contiguous")
+    ).context.summary()
+    assert absolute["max_distance"] == 17 and absolute["beyond_window"] > 0
+    assert contiguous["max_distance"] == 10 and contiguous["beyond_window"] == 0
+
+
+def test_full_eps_moves_the_first_values_by_one_unit() -> None:
+    full, moved = run(make("full"), Budget(None)), run(make("full_eps"), Budget(None))
+    for a, b in zip(full.context.caches, moved.context.caches, strict=True):
+        first = slice(0, SHAPE.chunk_tokens)
+        assert torch.equal(
+            torch.nextafter(a.values[:, :, first], torch.tensor(torch.inf)), b.values[:, :, first]
+        )
+        assert torch.equal(a.keys, b.keys)
+        assert torch.equal(a.values[:, :, SHAPE.chunk_tokens :], b.values[:, :, SHAPE.chunk_tokens :])
+    assert not all(torch.equal(a, b) for a, b in zip(full.outputs, moved.outputs, strict=True))
+
+
+def test_random_is_a_reservoir() -> None:
+    kept = torch.zeros(CHUNKS)
+    for seed in range(40):
+        stream = run(make("random"), Budget(64), passes=1, seed=seed)
+        kept += torch.tensor(stream.context.summary()["kept"][0])
+    share = kept / 40
+    assert float((share - 64 / (CHUNKS * SHAPE.chunk_tokens)).abs().max()) < 0.05
+
+
+def test_random_draws_for_each_video_of_a_batch() -> None:
+    both = run(make("random"), batch=2, seed=[3, 4])
+    for element, seed in enumerate((3, 4)):
+        alone = run(make("random"), seed=seed)
+        for one, other in zip(alone.context.caches, both.context.caches, strict=True):
+            assert torch.equal(one.tokens[0], other.tokens[element])
+    assert not torch.equal(both.context.caches[0].tokens[0], both.context.caches[0].tokens[1])
+
+
+def test_future_forcing_state_is_what_it_says() -> None:
+    policy = make("future_forcing", window=5)
+    stream = run(policy)
+    held = sum(
+        tensor.nbytes
+        for cache in stream.context.caches
+        for tensor in cache.stats.values()
+        if isinstance(tensor, torch.Tensor)
+    )
+    assert held == policy.held_nbytes(SHAPE, 1)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"profile": "rows"}, {"row_reduction": "sum"}, {"window": 7, "horizon": 1}]
+)
+def test_future_forcing_options_run(fields: dict[str, object]) -> None:
+    stream = run(make("future_forcing", **fields), protocol=Protocol(position="frame_rank"))
+    assert all(bool(out.isfinite().all()) for out in stream.outputs)
+
+
+def test_a_model_that_uses_autocast_or_gradients_changes_nothing() -> None:
+    plain = run(make("future_forcing"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = run(make("future_forcing"))
+    graded = run(make("future_forcing"), edit=lambda x: x.clone().requires_grad_())
+    for other in (cast, graded):
+        assert all(torch.equal(a, b) for a, b in zip(plain.outputs, other.outputs, strict=True))
+    assert not graded.context.caches[0].values.requires_grad
+
+
+def test_a_rotation_can_be_trained_through() -> None:
+    x = torch.randn(5, 16, requires_grad=True)
+    for layout in ("half", "interleaved"):
+        rope = dataclasses.replace(SHAPE.rope, layout=layout)
+        angles = rope.angles(torch.arange(5), torch.tensor(1), torch.tensor(2))
+        turned = rope.rotate(x, angles)
+        torch.testing.assert_close(turned.detach(), rope.rotate(x.detach(), angles))
+        (gradient,) = torch.autograd.grad(turned.square().sum(), x)
+        torch.testing.assert_close(gradient, 2 * x)  # a rotation keeps the norm
+
+
+def test_installed_policies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint(name="mine", value="policies.h2o:H2O", group=policies.GROUP)
+    wrong = EntryPoint(name="wrong", value="policies.base:Budget", group=policies.GROUP)
+    monkeypatch.setattr(policies, "entry_points", lambda group: [entry, wrong])
+    assert policies.load("mine").name == "h2o"
+    with pytest.raises(
+        ValueError, match=r"policy 'wrong' is .*allowed: a subclass of policies\.base\.Policy"
+    ):
+        policies.load("wrong")
