@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ff_bench import __version__
 from ff_bench.compose import CONFIG, Sweep, expand, session
 from ff_bench.errors import UsageError, nearest, not_one_of, shown
+from ff_bench.remarks import remarks
 
 if TYPE_CHECKING:
     from ff_bench import pipeline
@@ -101,6 +102,8 @@ def run(words: Sequence[str]) -> int:
         from ff_bench import plan
 
         print(plan.describe(plan.make(configs)))
+        for sentence in remarks(configs):
+            print(f"note: {sentence}")
         return 0
     return _execute(sweep)
 
@@ -117,12 +120,8 @@ def _execute(sweep: Sweep) -> int:
     if outcome.summary:
         print(outcome.summary)
         print()
-    config = sweep.jobs[0].config
-    if len(config.chosen) < len(config.prompts.prompts):
-        print(
-            f"used {len(config.chosen)} of {len(config.prompts.prompts)} prompts of {config.prompts.name}; "
-            "limit=null uses all"
-        )
+    for sentence in remarks(job.config for job in sweep.jobs):
+        print(f"note: {sentence}")
     if outcome.report is not None:
         print(f"report  {outcome.report}")
     for path in outcome.tables:

@@ -134,12 +134,10 @@ def build(tree: Mapping[str, Any], base: Mapping[str, Any]) -> RunConfig:
     )
     check_budget(budget, model.facts, sink=kept.sink, recent=kept.recent)
     listed = prompts.load(tree["prompts"], conf_dir() / "prompts", model=model.name)
-    limit = None if tree["limit"] is None else checks.whole("limit", tree["limit"], low=1, high=10**6)
     config = RunConfig(
         model=model, policy=policy, protocol=kept, budget=budget, length=length, prompts=listed,
-        chosen=prompts.choose(listed, ids=checks.names("ids", tree["ids"]), limit=limit),
-        seeds=checks.seeds(tree["seed"]),
-        steps=_steps(tree["steps"], model.facts),
+        chosen=prompts.choose(listed, ids=checks.names("ids", tree["ids"]), limit=_limit(tree["limit"])),
+        seeds=checks.seeds(tree["seed"]), steps=_steps(tree["steps"], model.facts),
         dtype=dtype, batch=checks.whole("batch", tree["batch"], low=1, high=256),
         device=_device(tree["device"]), workers=checks.whole("workers", tree["workers"], low=1, high=256),
         stages=checks.words("stages", tree["stages"], STAGES), save=checks.words("save", tree["save"], SAVES),
@@ -168,7 +166,7 @@ def _check_together(config: RunConfig) -> None:
 
 
 def _budget(value: object, policy: PolicyConfig, facts: ModelFacts, *, dtype: str, length: Length) -> Budget:
-    """Resolve the budget; a policy that keeps everything has the full one, but a wrong one is still refused."""
+    """Resolve the budget; a policy that keeps everything has the full one, a wrong one is still refused."""
     frames, element_bytes = length.latent_frames, ELEMENT_BYTES[dtype]
     asked = parse_budget(value, facts, latent_frames=frames, element_bytes=element_bytes)
     return Budget(asked="full", tokens=None) if policy.is_full else asked
@@ -193,6 +191,10 @@ def _metrics(tree: object, base: Mapping[str, Any]) -> dict[str, dict[str, objec
     if not isinstance(tree, Mapping) or not tree:
         raise out_of_range("metrics", tree, "a non-empty list of metrics (ff-bench ls metrics)")
     return {name: checks.fields(f"metrics.{name}", tree[name], base.get(name, {})) for name in sorted(tree)}
+
+
+def _limit(value: object) -> int | None:
+    return None if value is None else checks.whole("limit", value, low=1, high=10**6)
 
 
 def _steps(value: object, facts: ModelFacts) -> int:

@@ -1,9 +1,8 @@
-"""The generate stage: videos of one configuration, side by side, from a shared prefix to a finished folder each."""
+"""The generate stage: videos of one configuration side by side, each from its prefix to a finished folder."""
 
 from __future__ import annotations
 
 import json
-import math
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +27,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 PER_VIDEO = ("kv_bytes", "state_bytes", "transient_bytes")
 
 
-def generate(config: RunConfig, specs: Sequence[VideoSpec], advance: Callable[[int], None] = lambda _: None) -> None:
+def generate(
+    config: RunConfig, specs: Sequence[VideoSpec], advance: Callable[[int], None] = lambda _: None
+) -> None:
     """Generate videos of one configuration side by side and write their folders.
 
-    Videos with prefixes of different lengths run one group after the other. Finished videos among `specs` are made along,
-    so that a batch gives the same result however much of it is done, and are not written again.
+    Videos with prefixes of different lengths run one group after the other. Finished videos among `specs` are
+    made along, so that a batch gives the same result however much of it is done, and are not written again.
 
     Args:
         config: with its device resolved.
@@ -41,20 +42,25 @@ def generate(config: RunConfig, specs: Sequence[VideoSpec], advance: Callable[[i
 
     Raises:
         Locked: where another process works on one of them.
+        FloatingPointError: where latents are not finite, with the chunk and the policy.
     """
     model = load_model(config.model.name, config.device, config.dtype)
+    if config.device != "cpu":
+        torch.cuda.set_device(config.device)  # events and default streams are those of the current device
     groups: dict[int, list[VideoSpec]] = {}
     for spec in specs:
         groups.setdefault(prefixes.length(config, spec.prompt.text), []).append(spec)
     for prefix_frames, group in groups.items():
-        wanted = runs.unfinished(group)
-        if wanted:
-            with ExitStack() as locks:
-                for spec in wanted:
-                    locks.enter_context(runs.lock(spec.folder))
-                _generate_group(model, config, group, wanted, prefix_frames, advance)
-        else:
-            advance(len(group) * config.length.latent_frames)
+        with ExitStack() as locks:
+            locked = runs.unfinished(group)
+            for spec in locked:
+                locks.enter_context(runs.lock(spec.folder))
+            wanted = runs.unfinished(locked)  # another process may have finished some meanwhile
+            if wanted:
+                prefix = prefixes.latents(model, config, group, prefix_frames)
+                _generate_group(model, config, group, wanted=wanted, prefix=prefix, advance=advance)
+            else:
+                advance(len(group) * config.length.latent_frames)
 
 
 @lru_cache(maxsize=2)
@@ -64,11 +70,18 @@ def load_model(name: str, device: str, dtype: str) -> Model:
 
 
 def _generate_group(
-    model: Model, config: RunConfig, group: Sequence[VideoSpec], wanted: Sequence[VideoSpec], prefix_frames: int, advance: Callable[[int], None]
+    model: Model,
+    config: RunConfig,
+    group: Sequence[VideoSpec],
+    *,
+    wanted: Sequence[VideoSpec],
+    prefix: Tensor | None,
+    advance: Callable[[int], None],
 ) -> None:
-    prefix = prefixes.latents(model, config, group, prefix_frames)
+    """Generate videos whose prefixes (B, P, C, h, w) have one length; write those that are wanted."""
     prompts, seeds = [spec.prompt.text for spec in group], [spec.seed for spec in group]
     take = Take(prompts, seeds, config.length.latent_frames, config.steps, prefix)
+    prefix_frames = 0 if prefix is None else prefix.shape[1]
     context = make_context(model, config, seeds=seeds, prefix_frames=prefix_frames)
     began = time.perf_counter()
     _reset_peak(config.device)
@@ -77,8 +90,9 @@ def _generate_group(
     for chunk in rollout(model, context, take):
         begin = time.perf_counter()
         pictures.append(model.decode(chunk.latents).cpu().numpy())
+        decode_seconds = time.perf_counter() - begin
         for index, trace in enumerate(traces):
-            trace.append(_trace(chunk, index, len(group), time.perf_counter() - begin))
+            trace.append(_trace(chunk, index, len(group), decode_seconds=decode_seconds))
         advance(len(group) * model.shape.chunk_frames)
     frames = np.concatenate(pictures, 1)[:, : config.length.frames]  # (B, T, H, W, 3) uint8
     seconds = (time.perf_counter() - began) / len(group)
@@ -88,18 +102,33 @@ def _generate_group(
 
 
 def make_context(model: Model, config: RunConfig, *, seeds: Sequence[int], prefix_frames: int) -> Context:
-    """Start the policy of a configuration on empty caches with room for the longest context of its videos."""
-    kept = config.protocol
-    is_bound = config.budget.tokens is not None
-    budget = Budget(config.budget.tokens, kept.sink if is_bound else 0, kept.recent if is_bound else 0)
-    protocol = Protocol(kept.passes, kept.denominator, kept.unit, kept.share, kept.position, kept.query_stride, kept.charge_state)
-    shape = model.shape
-    whole = (config.length.latent_frames - shape.chunk_frames) * shape.frame_tokens
-    held = whole if budget.tokens is None else max(budget.tokens, (prefix_frames - shape.chunk_frames) * shape.frame_tokens)
-    return Context(
-        make_policy(config), shape, budget, protocol,
-        batch=len(seeds), capacity_tokens=held, seed=list(seeds), dtype=DTYPES[config.dtype], device=config.device,
+    """Start the policy of a configuration on empty caches with room for the longest context of its videos.
+
+    Args:
+        model: the backbone.
+        config: of the videos.
+        seeds: one per video.
+        prefix_frames: latent frames that are kept in full before the budget applies.
+    """
+    kept, shape, tokens = config.protocol, model.shape, config.budget.tokens
+    is_bound = tokens is not None
+    protocol = Protocol(
+        passes=kept.passes, denominator=kept.denominator, unit=kept.unit, share=kept.share,
+        position=kept.position, query_stride=kept.query_stride, charge_state=kept.charge_state,
     )  # fmt: skip
+    whole = (config.length.latent_frames - shape.chunk_frames) * shape.frame_tokens
+    in_prefix = (prefix_frames - shape.chunk_frames) * shape.frame_tokens
+    return Context(
+        make_policy(config),
+        shape,
+        Budget(tokens, kept.sink if is_bound else 0, kept.recent if is_bound else 0),
+        protocol,
+        batch=len(seeds),
+        capacity_tokens=whole if tokens is None else max(tokens, in_prefix),
+        seed=list(seeds),
+        dtype=DTYPES[config.dtype],
+        device=config.device,
+    )
 
 
 def make_policy(config: RunConfig) -> Policy:
@@ -107,20 +136,30 @@ def make_policy(config: RunConfig) -> Policy:
     return policies.load(config.policy.name)(**config.policy.fields)
 
 
-def _trace(chunk: Chunk, index: int, batch: int, decode_seconds: float) -> dict[str, Any]:
-    """One line of the trace: seconds and bytes are the share of one of the `videos` side by side."""
-    numbers = {name: value / batch if name in PER_VIDEO else value for name, value in chunk.summary.items() if name != "kept"}  # type: ignore[operator]
-    kept = chunk.summary["kept"]
+def _trace(chunk: Chunk, index: int, batch: int, *, decode_seconds: float) -> dict[str, Any]:
+    """Make one line of the trace: seconds and bytes are the share of one of the `videos` side by side."""
+    numbers = {
+        name: value / batch if name in PER_VIDEO else value
+        for name, value in chunk.summary.items()
+        if name != "kept"
+    }
     return {
         "chunk": chunk.number, "frame": chunk.first_frame, "prefix": chunk.is_prefix, "videos": batch,
         "seconds": (chunk.seconds + decode_seconds) / batch,
         "model_seconds": (chunk.seconds - chunk.policy_seconds) / batch,
         "policy_seconds": chunk.policy_seconds / batch, "decode_seconds": decode_seconds / batch,
-        **numbers, "kept": kept[index],  # type: ignore[index]
+        **numbers, "kept": chunk.summary["kept"][index],
     }  # fmt: skip
 
 
-def _write(spec: VideoSpec, frames: np.ndarray, trace: Sequence[dict[str, Any]], *, prefix_frames: int, seconds: float) -> None:
+def _write(
+    spec: VideoSpec,
+    frames: np.ndarray,
+    trace: Sequence[dict[str, Any]],
+    *,
+    prefix_frames: int,
+    seconds: float,
+) -> None:
     """Write everything of one video, its manifest last."""
     config, folder = spec.config, spec.folder
     peak = _peak_bytes(config.device)
@@ -134,7 +173,7 @@ def _write(spec: VideoSpec, frames: np.ndarray, trace: Sequence[dict[str, Any]],
     lines = [json.dumps(line, allow_nan=False) for line in trace]
     runs.write_atomically(folder / runs.TRACE, "\n".join(lines) + "\n")
     manifest = runs.describe(
-        spec, frames_sha256=video.frames_sha256(frames), prefix_frames=min(prefix_frames, config.length.latent_frames),
+        spec, frames_sha256=video.frames_sha256(frames), prefix_frames=prefix_frames,
         seconds=seconds, peak_bytes=peak, environment=records.environment(config.device),
     )  # fmt: skip
     runs.write_manifest(folder, manifest)
@@ -150,13 +189,3 @@ def _peak_bytes(device: str) -> int | None:
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def check_finite(latents: Tensor, chunk: int) -> None:
-    """Stop a video whose latents are not numbers.
-
-    Raises:
-        FloatingPointError: with the chunk.
-    """
-    if not math.isfinite(float(latents.sum())):
-        raise FloatingPointError(f"latents of chunk {chunk} are not finite")

@@ -79,9 +79,20 @@ def execute(configs: Sequence[RunConfig], *, progress: Progress | None = None) -
     specs = [spec for config in configs for spec in runs.videos(config)]
     scored = [spec for spec in specs if "score" in spec.config.stages]
     if scored:
-        shown.start("score", len(scored))
-        failures += score.score(scored, advance=shown.advance)
+        failures += _score(scored, shown)
     return _finish(configs, specs, failures)
+
+
+def _score(specs: Sequence[VideoSpec], progress: Progress) -> list[str]:
+    progress.start("score", len(specs))
+    processes = min(max(spec.config.workers for spec in specs), len(specs))
+    if processes > 1:
+        return workers.score_side_by_side(specs, processes, progress.advance)
+    failures = []
+    for spec in specs:
+        failures += score.score_video(spec)
+        progress.advance(1)
+    return failures
 
 
 def check(config: RunConfig) -> RunConfig:
@@ -178,8 +189,8 @@ def report_over(paths: Sequence[Path], *, out: Path | None, baseline: str) -> tu
     """Make one report over every finished video under paths.
 
     Args:
-        paths: folders of runs, at any depth.
-        out: where to write; None names a folder after the videos, under `reports` of the first path.
+        paths: folders of runs, at any depth, and tables of rows (.parquet, .csv).
+        out: where to write; None names a folder after the videos, under `reports` of the first folder.
         baseline: policy that differences are taken to.
 
     Returns:
@@ -190,14 +201,16 @@ def report_over(paths: Sequence[Path], *, out: Path | None, baseline: str) -> tu
     """
     folders = runs.find(paths)
     asked = " ".join(map(str, paths))
-    if not folders:
+    tables = [path for path in paths if path.is_file()]
+    if not folders and not tables:
         raise UsageError(f"RUNS={asked} is not allowed: no finished video is there, run ff-bench first")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"out={out} is not allowed: it is a file, out must be a directory")
     from ff_bench import report
 
-    digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:8]
-    made = report.make(paths, out or paths[0] / "reports" / f"report-{digest}", baseline=baseline)
+    digest = hashlib.sha256("\n".join(map(str, [*folders, *tables])).encode()).hexdigest()[:8]
+    root = next((path for path in paths if path.is_dir()), Path("runs"))
+    made = report.make(paths, out or root / "reports" / f"report-{digest}", baseline=baseline)
     return made.paths[0], made.summary
 
 

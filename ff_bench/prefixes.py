@@ -1,4 +1,4 @@
-"""What a video starts with, the same for every policy: its first lap under the full cache, or the truth, or nothing."""
+"""What a video starts with, alike for all policies: a lap under the full cache, the truth, or nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILE = "latents.safetensors"
 
 
 def length(config: RunConfig, prompt: str) -> int:
-    """Latent frames of the prefix of a prompt, at most the video."""
+    """Return the latent frames of the prefix of a prompt, at most the video."""
     if config.protocol.prefix == "none":
         return 0
     return min(MiniPrompt.parse(prompt).prefix_frames(), config.length.latent_frames)
@@ -64,20 +64,19 @@ def _first_laps(model: Model, config: RunConfig, group: Sequence[VideoSpec], fra
     """Generate B prefixes with the full cache at absolute positions."""
     context = Context(
         Full(), model.shape, Budget(None), Protocol(position="absolute"),
-        batch=len(group), capacity_tokens=frames * model.shape.frame_tokens, dtype=_dtype(model), device=config.device,
+        batch=len(group), capacity_tokens=frames * model.shape.frame_tokens,
+        dtype=model.dtype, device=config.device,
     )  # fmt: skip
     take = Take([spec.prompt.text for spec in group], [spec.seed for spec in group], frames, config.steps)
     return torch.cat([chunk.latents.float().cpu() for chunk in rollout(model, context, take)], 1)
 
 
-def _dtype(model: Model) -> torch.dtype:
-    return getattr(model, "dtype", torch.float32)
-
-
 def _folder(config: RunConfig, spec: VideoSpec, frames: int) -> Path:
     """Folder of one prefix: named by everything that changes its latents."""
     identity: dict[str, Any] = {
-        "model": config.model.name, "checkpoint": config.model.checkpoint, "steps": config.steps, "dtype": config.dtype,
-        "batch": config.batch, "frames": frames, "prompt": spec.prompt.text, "seed": spec.seed,
+        "model": config.model.name, "checkpoint": config.model.checkpoint, "steps": config.steps,
+        "dtype": config.dtype, "batch": config.batch, "frames": frames, "prompt": spec.prompt.text,
+        "seed": spec.seed,
     }  # fmt: skip
-    return config.runs_dir / config.model.name / "prefixes" / f"{spec.prompt.id}-s{spec.seed}-{runs.short_hash(identity)}"
+    name = f"{spec.prompt.id}-s{spec.seed}-{runs.short_hash(identity)}"
+    return config.runs_dir / config.model.name / "prefixes" / name

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ff_bench import __version__, runs
+from ff_bench.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +32,7 @@ PROVENANCE = (
     "scored_by",
 )  # fmt: skip
 KEY = ("video_id", "metric", "version", "clip")
+TABLES = (".parquet", ".csv")
 STATUSES = ("ok", "undefined", "unavailable", "failed", "skipped")
 PACKAGES = (
     "torch",
@@ -115,6 +117,26 @@ def table(folders: Iterable[Path]) -> pandas.DataFrame:
         if folders
         else pandas.DataFrame(columns=[*COLUMNS, *PROVENANCE])
     )
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """Read a table of rows that another run or machine wrote, .parquet or .csv.
+
+    Raises:
+        UsageError: for a file that is no table of rows, or of another schema.
+    """
+    import pandas
+
+    try:
+        found = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"RUNS={path} is not allowed: it cannot be read as a table ({error})") from None
+    missing = [name for name in COLUMNS if name not in found]
+    if missing:
+        raise UsageError(f"RUNS={path} is not allowed: it has no column {missing[0]}, give rows of ff-bench")
+    if not (found["schema"] == SCHEMA).all():
+        raise UsageError(f"RUNS={path} is not allowed: its rows are not of schema {SCHEMA}")
+    return found.reindex(columns=[*COLUMNS, *PROVENANCE])
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,23 +46,16 @@ class Finished:
         )  # fmt: skip
 
 
-def score(specs: Iterable[VideoSpec], *, advance: Callable[[int], None] = lambda _: None) -> list[str]:
-    """Score every finished video with the metrics of its run that are not there yet.
-
-    Args:
-        specs: videos; unfinished ones are left out.
-        advance: called with 1 after each video.
+def score_video(spec: VideoSpec) -> list[str]:
+    """Score a video with the metrics of its run that are not there yet; an unfinished one is left alone.
 
     Returns:
         A sentence per metric that failed; the failure is also a row.
     """
-    failures = []
-    for spec in specs:
-        if runs.is_finished(spec.folder, spec.video_id):
-            with runs.lock(spec.folder, wait=True):
-                failures += _score_video(spec)
-        advance(1)
-    return failures
+    if not runs.is_finished(spec.folder, spec.video_id):
+        return []
+    with runs.lock(spec.folder, wait=True):
+        return _score_video(spec)
 
 
 def record_failure(spec: VideoSpec, error: BaseException, *, device: str, status: str = "failed") -> None:

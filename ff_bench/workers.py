@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from typing import TypeVar
 
 from ff_bench import runs, score
 from ff_bench.errors import Skipped
@@ -19,6 +20,7 @@ from ff_bench.runs import VideoSpec
 
 LOGGER = logging.getLogger(__name__)
 Batch = tuple[VideoSpec, ...]
+Item = TypeVar("Item")
 PARENT_DEATH_SIGNAL = 1
 """Option of prctl: the kernel ends a child whose parent is gone."""
 
@@ -47,7 +49,7 @@ def generate_batch(batch: Batch, advance: Callable[[int], None] = lambda _: None
 
 
 def generate_side_by_side(work: Sequence[Batch], processes: int, advance: Callable[[int], None]) -> list[str]:
-    """Generate batches in processes of their own, which end with this one.
+    """Generate batches in processes of their own.
 
     Args:
         work: the batches.
@@ -57,20 +59,54 @@ def generate_side_by_side(work: Sequence[Batch], processes: int, advance: Callab
     Returns:
         A sentence per video that failed.
     """
+
+    def done(batch: Batch) -> None:
+        advance(len(batch) * batch[0].config.length.latent_frames)
+
+    return _side_by_side(generate_batch, work, processes, done=done, lost=_give_up)
+
+
+def score_side_by_side(work: Sequence[VideoSpec], processes: int, advance: Callable[[int], None]) -> list[str]:
+    """Score videos in processes of their own.
+
+    Args:
+        work: the videos.
+        processes: how many run at once.
+        advance: called with 1 after each video.
+
+    Returns:
+        A sentence per metric that failed.
+    """
+
+    def lost(spec: VideoSpec, error: Exception) -> list[str]:
+        return [f"{spec.relative_folder}: scores were lost: {error}"]
+
+    return _side_by_side(score.score_video, work, processes, done=lambda _: advance(1), lost=lost)
+
+
+def _side_by_side(
+    task: Callable[[Item], list[str]],
+    work: Sequence[Item],
+    processes: int,
+    *,
+    done: Callable[[Item], None],
+    lost: Callable[[Item, Exception], list[str]],
+) -> list[str]:
+    """Run a task over items in processes that end with this one; `lost` answers for a process that died."""
     failures: list[str] = []
     with (
         _threads_for(processes),
         ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_follow_parent) as pool,
     ):
-        futures = {pool.submit(generate_batch, batch): batch for batch in work}
+        futures = {pool.submit(task, item): item for item in work}
         try:
             for future in as_completed(futures):
-                batch = futures[future]
+                item = futures[future]
                 try:
                     failures += future.result()
                 except BrokenProcessPool as error:
-                    failures += _give_up(batch, error)
-                advance(len(batch) * batch[0].config.length.latent_frames)
+                    failures += lost(item, error)
+                done(item)
         except BaseException:
             children = list(pool._processes.values())  # shutdown forgets them
             pool.shutdown(wait=False, cancel_futures=True)

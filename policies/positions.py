@@ -71,7 +71,7 @@ def distances(context: Tensor, chunk: Tensor, *, frame_tokens: int, window: int)
     far = (last - context).float()
     own = float(chunk.shape[-1] - 1)
     if far.numel() == 0:
-        return far.new_tensor(own), far.new_zeros(())
+        return torch.full((), own, device=far.device), far.new_zeros(())
     rows = far.numel() // far.shape[-1]
     keys = rows * (far.shape[-1] + chunk.shape[-1] * frame_tokens)
     return far.max().clamp(min=own), (far >= window).sum() / keys

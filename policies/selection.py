@@ -12,7 +12,8 @@ def select(score: Tensor, tokens: int, *, sink: int = 0, recent: int = 0) -> Ten
     Protected slots are kept whatever their score; of equal scores the newer slot wins.
 
     Args:
-        score: (B, H, S), higher is kept, no NaN.
+        score: (B, H, S), higher is kept; NaN counts as 0, so that a broken video cannot make an index out of
+            range (the rollout stops it).
         tokens: How many slots to keep, at most S.
         sink: Slots at the start that stay.
         recent: Slots at the end that stay.
@@ -34,7 +35,8 @@ def select(score: Tensor, tokens: int, *, sink: int = 0, recent: int = 0) -> Ten
         torch.arange(slots - recent, slots, device=score.device),
     ]
     first, last = (part.expand(*score.shape[:-1], -1) for part in parts)
-    return torch.cat([first, sink + _top(score[..., sink : slots - recent], free), last], -1)
+    middle = score[..., sink : slots - recent].nan_to_num(0.0, torch.inf, -torch.inf)
+    return torch.cat([first, sink + _top(middle, free), last], -1)
 
 
 def rest(kept: Tensor, slots: int) -> Tensor:

@@ -224,11 +224,12 @@ def undefined(name: str, video: Video, reason: str) -> Value:
 
 
 def curve(name: str, video: Video, series: Series) -> Iterator[Value]:
-    """Yield the series' mean per window; windows without a valid frame are left out."""
+    """Yield the series' mean per window, with the times of its valid frames; empty windows are left out."""
     for clip, (start, stop) in enumerate(windows(video)):
         mean = series.mean(start, stop)
         if mean is not None:
-            yield Value(name, mean, clip, start / video.fps, stop / video.fps)
+            valid = start + np.flatnonzero(series.valid[start:stop])
+            yield Value(name, mean, clip, float(valid[0] / video.fps), float((valid[-1] + 1) / video.fps))
 
 
 def last_frames(video: Video, seconds: float) -> int:

@@ -37,6 +37,8 @@ class Geometry:
         interior: (T, H, W) bool, inside the sprite.
         reference: (T, H, W) flat index (frame, row, column) of the first view of that place and row, or -1.
         elsewhere: (T, H, W) the same for the farthest seen place of the same version.
+        anchor: (T, H, W) flat index of the view, of the place's first visit, nearest to this screen column;
+            -1 where the sprite covers it.
         revisit: (T, H, W) bool: free of the sprite, with a reference from an earlier visit.
         centre: (T, 2) sprite centre, x and y in pixels.
         radius: Sprite radius in pixels.
@@ -50,6 +52,7 @@ class Geometry:
     interior: np.ndarray
     reference: np.ndarray
     elsewhere: np.ndarray
+    anchor: np.ndarray
     revisit: np.ndarray
     centre: np.ndarray
     radius: float
@@ -105,7 +108,7 @@ def build(
 
     Args:
         world: Kind of world.
-        shown: (T, W) version * RING + ring column, no value twice in a frame.
+        shown: (T, W) version * RING + ring column; no value twice in a frame.
         background: (T, H, W) bool, free of the sprite.
         interior: (T, H, W) bool, inside the sprite.
         centre: (T, 2) sprite centre.
@@ -115,12 +118,10 @@ def build(
     places = places.reshape(shown.shape)
     visit, seen_at = _visits(places, len(identities))
     first = _first_views(places, background, len(identities))
-    height, width = background.shape[1:]
-    rows = np.arange(height)[:, None]
+    (height, width), rows = background.shape[1:], np.arange(background.shape[1])[:, None]
     reference = first[places[:, None, :], rows]  # (T, H, W)
-    reference_visit = visit.ravel()[reference // (height * width) * width + reference % width]
-    revisit = background & (reference >= 0) & (visit[:, None, :] > reference_visit)
-    far = _farthest(identities, np.any(first >= 0, axis=1))
+    visit_then = visit.ravel()[reference // (height * width) * width + reference % width]
+    far = _farthest(identities, np.any(first >= 0, axis=1))[places]
     return Geometry(
         world=world,
         version=shown // RING,
@@ -129,8 +130,9 @@ def build(
         background=background,
         interior=interior,
         reference=reference,
-        elsewhere=first[far[places][:, None, :], rows],
-        revisit=revisit,
+        elsewhere=first[far[:, None, :], rows],
+        anchor=_anchors(places, visit, background, len(identities)),
+        revisit=background & (reference >= 0) & (visit[:, None, :] > visit_then),
         centre=centre,
         radius=radius,
     )
@@ -160,6 +162,27 @@ def _first_views(places: np.ndarray, background: np.ndarray, count: int) -> np.n
         clear = background[frame].T[columns]
         first[shown] = np.where(clear, frame * height * width + flat, first[shown])
     return first
+
+
+def _anchors(places: np.ndarray, visit: np.ndarray, background: np.ndarray, count: int) -> np.ndarray:
+    """Find for each pixel the view of its place, at the first visit, nearest to the same screen column.
+
+    Returns:
+        (T, H, W) int32 flat index (frame, row, column), -1 where the sprite covers that view.
+    """
+    (frames, height, width), columns = background.shape, np.arange(places.shape[1])
+    seen = np.full((count, width), -1, np.int32)  # frame in which a place stood in a column
+    for frame in range(frames - 1, -1, -1):
+        fresh = visit[frame] == 0
+        seen[places[frame, fresh], columns[fresh]] = frame
+    left = np.maximum.accumulate(np.where(seen >= 0, columns, -width), 1)
+    right = np.minimum.accumulate(np.where(seen >= 0, columns, 3 * width)[:, ::-1], 1)[:, ::-1]
+    nearest = np.where(columns - left <= right - columns, left, right)  # (P, W); every place was seen once
+    column = nearest[places, columns]  # (T, W)
+    frame_then = seen[places, column]
+    index = frame_then[:, None, :] * (height * width) + np.arange(height)[:, None] * width + column[:, None, :]
+    anchors: np.ndarray = np.where(background.reshape(-1)[index], index, -1).astype(np.int32)
+    return anchors
 
 
 def _farthest(identities: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -48,6 +48,9 @@ class World:
         "world.revisit_psnr": Measure(
             "dB", True, "Revisited places against their first view.", "revisit PSNR"
         ),
+        "world.anchor_psnr": Measure(
+            "dB", True, "Revisited places against their first visit at the same screen column.", "anchor PSNR"
+        ),
         "world.revisit_psnr_last": Measure("dB", True, "The same over the last 10 s.", "last 10 s PSNR"),
         "world.chance_psnr": Measure(
             "dB", None, "The same against the first view of another place.", "chance PSNR"
@@ -124,6 +127,9 @@ def _revisits(video: Video, geometry: Geometry) -> Iterator[Value]:
     series = revisit_series(video, geometry)
     yield whole("world.revisit_psnr", video, series.mean(), _NEVER)
     yield from curve("world.revisit_psnr", video, series)
+    anchored = _against(video, geometry.anchor, geometry.revisit)
+    yield whole("world.anchor_psnr", video, anchored.mean(), _NEVER)
+    yield from curve("world.anchor_psnr", video, anchored)
     late = series.mean(last_frames(video, LAST_SECONDS))
     yield whole("world.revisit_psnr_last", video, late, "no place comes back into view in the last 10 s")
     chance = _against(video, geometry.elsewhere, geometry.revisit)

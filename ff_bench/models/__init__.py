@@ -31,7 +31,10 @@ def load(name: str, *, device: torch.device | str, dtype: torch.dtype) -> Model:
     """
     for entry in entry_points(group=GROUP):
         if entry.name == name and name not in LOADERS:
-            return entry.load()(device=device, dtype=dtype)
+            found: Model = entry.load()(device=device, dtype=dtype)
+            return found
     known = facts(name)
     module, _, attribute = LOADERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(known.weights, device=device, dtype=dtype)
+    load_files = getattr(importlib.import_module(module), attribute)
+    model: Model = load_files(known.weights, device=device, dtype=dtype)
+    return model

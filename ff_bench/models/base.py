@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ff_bench.models.facts import ModelFacts
@@ -41,12 +42,16 @@ class Model(ABC):
         shape: what a cache must know.
         checkpoint: sha256 of the weights.
         latent_shape: (channels, height, width) of one latent frame.
+        dtype: number format of weights and cache.
+        renoises: whether `advance` takes fresh noise.
     """
 
     facts: ModelFacts
     shape: Shape
     checkpoint: str
     latent_shape: tuple[int, int, int]
+    dtype: torch.dtype = torch.float32
+    renoises: bool = False
 
     @abstractmethod
     def schedule(self, steps: int) -> tuple[Pass, ...]:
@@ -57,7 +62,9 @@ class Model(ABC):
         """Turn B prompts into what `denoise` takes as `conditioning`."""
 
     @abstractmethod
-    def denoise(self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int) -> Tensor:
+    def denoise(
+        self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int
+    ) -> Tensor:
         """Predict the clean chunk.
 
         Args:
@@ -73,13 +80,28 @@ class Model(ABC):
 
     @abstractmethod
     def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
-        """Go from `step.level` to `step.next_level`: (B, F, C, h, w) in and out; `noise` where `renoises` is True."""
+        """Go from `step.level` to `step.next_level`.
 
-    renoises: bool = False
+        Args:
+            latent: (B, F, C, h, w) at `step.level`.
+            predicted: its x0, from `denoise`.
+            step: a noisy pass.
+            noise: fresh noise of the same shape where `renoises` is True, else None.
+
+        Returns:
+            (B, F, C, h, w) at `step.next_level`.
+        """
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode the next latent frames (B, F, C, h, w) to (B, T, H, W, 3) uint8; state across calls is the model's."""
+        """Decode the next latent frames; state across calls is the model's.
+
+        Args:
+            latents: (B, F, C, h, w).
+
+        Returns:
+            (B, T, H, W, 3) uint8.
+        """
 
     def truth(self, prompt: str, seed: int, latent_frames: int) -> Tensor:
         """Latents (F, C, h, w) of the exact video of (prompt, seed), for models that have one.
@@ -87,4 +109,7 @@ class Model(ABC):
         Raises:
             ValueError: where the model knows no truth.
         """
-        raise ValueError(f"protocol.prefix 'truth' needs exact frames; the model '{self.facts.name}' has none; allowed: first_lap, none")
+        raise ValueError(
+            f"protocol.prefix 'truth' needs exact frames; the model '{self.facts.name}' has none; "
+            "allowed: first_lap, none"
+        )

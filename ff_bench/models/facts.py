@@ -14,6 +14,7 @@ class ModelFacts:
     """Static sizes of one model.
 
     Attributes:
+        name: as on the command line.
         layers: transformer layers, each with a cache of its own.
         heads: key-value heads of a layer.
         head_dim: channels of a head.
@@ -67,10 +68,11 @@ class ModelFacts:
 
 MODELS: dict[str, ModelFacts] = {
     "mini": ModelFacts(
-        name="mini", layers=6, heads=4, head_dim=64, rows=8, columns=8, chunk_frames=3, window_frames=60, fps=16,
-        temporal_stride=4, height=64, width=64, steps=5,
+        name="mini", layers=6, heads=4, head_dim=64, rows=8, columns=8, chunk_frames=3, window_frames=60,
+        fps=16, temporal_stride=4, height=64, width=64, steps=5,
         weights=tuple(ROOM / "mini" / "weights" / f"mini-{part:05d}-of-00002.safetensors" for part in (1, 2)),
-        position="absolute", prompt_sets=("orbit", "pendulum", "cut", "occlusion", "change"), chunk_seconds_cpu=0.6,
+        position="absolute", prompt_sets=("orbit", "pendulum", "cut", "occlusion", "change"),
+        chunk_seconds_cpu=0.6,
     ),
 }  # fmt: skip
 

@@ -55,7 +55,7 @@ def make(
     """Write one report over all videos below some folders.
 
     Args:
-        paths: Folders of runs, at any depth.
+        paths: Folders of runs, at any depth, and tables of rows (.parquet, .csv).
         out_dir: Where to write; made when missing.
         baseline: Policy that differences are taken to.
         headline: Metrics that become columns of the tables.
@@ -104,9 +104,14 @@ def _slug(table: Table, place: int) -> str:
 
 
 def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read the rows of every video below some folders, finished or failed."""
-    folders = {found.parent.resolve() for path in paths for found in path.rglob(runs.ROWS)}
-    return records.table(sorted(folders))
+    """Read the rows of every video below some folders, finished or failed, and of tables of rows."""
+    places = list(paths)
+    folders = {found.parent.resolve() for path in places for found in path.rglob(runs.ROWS)}
+    tables = [records.read_table(path) for path in places if path.suffix in records.TABLES and path.is_file()]
+    if not tables:
+        return records.table(sorted(folders))
+    parts = [part for part in (records.table(sorted(folders)), *tables) if len(part)]
+    return pd.concat(parts, ignore_index=True).drop_duplicates(list(records.KEY), ignore_index=True)
 
 
 def _write_tables(found: Sequence[Table], out: Path) -> list[Path]:

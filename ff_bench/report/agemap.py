@@ -15,6 +15,13 @@ from ff_bench.report.plots import budgets_of
 from ff_bench.report.style import new_figure
 from ff_bench.report.videos import Shown, common_pair, of_line
 
+_LOOK: dict[str, Any] = {
+    "origin": "lower",
+    "cmap": "viridis",
+    "interpolation": "nearest",
+    "aspect": "auto",
+}
+
 
 def age_map(table: Table, shown: Mapping[str, Shown]) -> Figure | None:
     """Draw, for one video per policy at the smallest budget, the share kept of each past chunk.
@@ -61,9 +68,9 @@ def _draw(maps: list[tuple[Line, np.ndarray, int]]) -> Figure:
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     image = None
     for panel, (line, kept, prefix) in zip(panels.flat, maps, strict=False):
-        image = panel.imshow(
-            kept.T, origin="lower", cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto"
-        )
+        # What is held after chunk c is what chunk c + 1 attends to.
+        extent = (0.5, len(kept) + 0.5, -0.5, len(kept) - 0.5)
+        image = panel.imshow(kept.T, extent=extent, vmin=0, vmax=1, **_LOOK)
         panel.set_title(name_text(line), fontsize=6.5)
         panel.grid(visible=False)
         if prefix:

@@ -118,5 +118,5 @@ def _draw(rows: Sequence[tuple[str, np.ndarray]], seconds: np.ndarray, prefix: f
         note = f"{second:.1f} s" + (" (prefix)" if is_prefix else "")
         panel.set_title(note, loc="center", fontsize=6.5, color=GREY if is_prefix else "black", pad=2)
     figure.suptitle(title, x=0.01, ha="left", fontsize=7)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, hspace=0, wspace=0)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, hspace=0, wspace=0)  # type: ignore[union-attr, call-arg]
     return figure

@@ -215,11 +215,15 @@ def _with_best(lines: Sequence[Line], columns: Sequence[Column]) -> list[Line]:
 
 
 def _winners(lines: Sequence[Line], rivals: Sequence[int], column: Column) -> list[int]:
-    """Return who is best in one column, among those with the most videos; nobody without a rival."""
+    """Return who is best in one column, among those with the most videos; nobody without a rival.
+
+    Costs are not ranked: without an interval a winner would be noise.
+    """
     means = {i: cell.mean for i in rivals if (cell := lines[i].cells[column.metric]).mean is not None}
     most = max((mean.pairs for mean in means.values() if mean), default=0)
     equal = {i: mean.mean for i, mean in means.items() if mean and mean.pairs == most}
-    if len(equal) < 2 or column.measure.higher_is_better is None:
+    unranked = column.measure.higher_is_better is None or column.metric.startswith("cost.")
+    if len(equal) < 2 or unranked:
         return []
     top = (max if column.measure.higher_is_better else min)(equal.values())
     return [i for i, mean in equal.items() if mean == top]

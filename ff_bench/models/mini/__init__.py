@@ -1,0 +1,1 @@
+"""The embedded model: procedural worlds, a small video diffusion transformer, its weights and training."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
 from torch import Tensor
 
 from ff_bench.models.base import Attend, Model, Pass
@@ -40,6 +42,12 @@ class Mini(Model):
     """
 
     def __init__(self, network: MiniNetwork, checkpoint: str) -> None:
+        """Wrap a network.
+
+        Args:
+            network: of any size; moved to evaluation without gradients.
+            checkpoint: sha256 of its weights.
+        """
         self.network = network.eval().requires_grad_(False)
         self.checkpoint = checkpoint
         self.facts = shaped(facts("mini"), network.size)
@@ -55,22 +63,18 @@ class Mini(Model):
             rope=ROPE,
         )
         self.latent_shape = (TOKEN_DIM, GRID, GRID)
+        self.dtype = network.head.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.network.head.weight.device
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of weights and cache."""
-        return self.network.head.weight.dtype
-
     def schedule(self, steps: int) -> tuple[Pass, ...]:
         """Euler steps at shifted levels, then the clean pass at level 0."""
         even = [1 - index / steps for index in range(steps + 1)]
         levels = [SHIFT * u / (1 + (SHIFT - 1) * u) for u in even]
-        noisy = [Pass(level, following, commit=False) for level, following in zip(levels[:-1], levels[1:], strict=True)]
+        noisy = [Pass(level, following, commit=False) for level, following in pairwise(levels)]
         return (*noisy, Pass(0.0, None, commit=True))
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
@@ -79,7 +83,9 @@ class Mini(Model):
         tokens = self.network.prompt_tokens(PromptIndices.of(parsed, self.device).to(self.dtype))
         return Conditioning(Motion.of(parsed, self.device), tokens)
 
-    def denoise(self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int) -> Tensor:
+    def denoise(
+        self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int
+    ) -> Tensor:
         """See `Model.denoise`; all frames of a chunk share one noise level."""
         assert isinstance(conditioning, Conditioning), type(conditioning)
         batch, frames = latent.shape[:2]
@@ -87,7 +93,7 @@ class Mini(Model):
         features = token_features(conditioning.motion, numbers).to(self.dtype)
         tokens = latent.flatten(3).transpose(2, 3).flatten(1, 2).to(self.dtype)
         predicted = self.network(tokens, features, noise[:, :1], conditioning.tokens, attend)
-        return predicted.float().unflatten(1, (frames, GRID * GRID)).transpose(2, 3).unflatten(3, (GRID, GRID))
+        return folded(predicted.float(), frames)
 
     def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
         """One Euler step of the rectified flow; the last one clamps to the range of a picture."""
@@ -103,14 +109,18 @@ class Mini(Model):
     def truth(self, prompt: str, seed: int, latent_frames: int) -> Tensor:
         """The exact picture of (prompt, seed) as latents, to the rounding of 8 bits."""
         frames, _ = truth(MiniPrompt.parse(prompt), seed, latent_frames * FRAMES_PER_LATENT)
-        tokens = patchify(frames.permute(0, 3, 1, 2)[None].float() / 127.5 - 1)[0]
-        return tokens.unflatten(0, (latent_frames, GRID * GRID)).transpose(1, 2).unflatten(2, (GRID, GRID)).to(self.device)
+        tokens = patchify(frames.permute(0, 3, 1, 2)[None].float() / 127.5 - 1)
+        return folded(tokens, latent_frames)[0].to(self.device)
+
+
+def folded(tokens: Tensor, frames: int) -> Tensor:
+    """Turn tokens (B, frames * GRID * GRID, C) into latent frames (B, frames, C, GRID, GRID)."""
+    by_frame: Tensor = tokens.unflatten(1, (frames, GRID * GRID))
+    return by_frame.transpose(2, 3).reshape(len(tokens), frames, -1, GRID, GRID)
 
 
 def shaped(known: ModelFacts, size: Size) -> ModelFacts:
     """Facts for a network of another size (tests use a tiny one)."""
-    from dataclasses import replace
-
     return replace(known, layers=size.depth, heads=size.heads, head_dim=size.head_dim)
 
 
@@ -124,28 +134,51 @@ def load(files: Sequence[Path], *, device: torch.device | str, dtype: torch.dtyp
 
     Raises:
         FileNotFoundError: naming the file and the command that makes it.
-        ValueError: where the shards hold other names or shapes than the network.
+        ValueError: where a shard is damaged, or holds other names or shapes than the network.
+    """
+    weights, checkpoint = read_shards(files)
+    network = MiniNetwork(size_of(weights))
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"weights of the model 'mini' do not fit: {len(wrong)} tensors differ, the first is '{first}', "
+            f"expected {expected.get(first, 'none')}, found {found.get(first, 'none')}"
+        )
+    network.load_state_dict({name: value.float() for name, value in weights.items()})
+    return Mini(network.to(device=device, dtype=dtype), checkpoint)
+
+
+def read_shards(files: Sequence[Path]) -> tuple[dict[str, Tensor], str]:
+    """Read safetensors shards in order.
+
+    Returns:
+        All tensors by name, and the sha256 over the files.
+
+    Raises:
+        FileNotFoundError: naming the missing file and the command that makes it.
+        ValueError: where a file is damaged.
     """
     weights: dict[str, Tensor] = {}
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"weights of the model 'mini' are missing: {file}; make them with 'python scripts/train_mini.py --out {file.parent}'")
-        digest.update(file.read_bytes())
-        weights |= load_file(file)
-    size = size_of(weights)
-    network = MiniNetwork(size)
-    expected = {name: value.shape for name, value in network.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if wrong:
-        raise ValueError(f"weights of the model 'mini' do not fit: {len(wrong)} tensors differ, first '{wrong[0]}': "
-                         f"expected {expected.get(wrong[0])}, found {found.get(wrong[0])}")  # fmt: skip
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
-    return Mini(network.to(device=device, dtype=dtype), digest.hexdigest())
+            raise FileNotFoundError(
+                f"weights of the model 'mini' are missing: {file}; "
+                f"make them with 'python scripts/train_mini.py --out {file.parent}'"
+            )
+        content = file.read_bytes()
+        digest.update(content)
+        try:
+            weights |= read_tensors(content)
+        except SafetensorError as error:
+            raise ValueError(f"weights of the model 'mini' are damaged: {file} ({error})") from None
+    return weights, digest.hexdigest()
 
 
-def size_of(weights: dict[str, Tensor]) -> Size:
+def size_of(weights: Mapping[str, Tensor]) -> Size:
     """Read the dimensions off the tensors.
 
     Raises:
@@ -153,8 +186,16 @@ def size_of(weights: dict[str, Tensor]) -> Size:
     """
     try:
         inner, head_dim = weights["blocks.0.out.weight"].shape[1], weights["blocks.0.query_norm"].shape[0]
-        depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
         mlp, dim = weights["blocks.0.up.weight"].shape
-        return Size(dim, depth, inner // head_dim, head_dim, mlp, weights["blocks.0.cross_query.weight"].shape[0])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"weights of the model 'mini' do not fit: no tensor {error}") from None
+        cross = weights["blocks.0.cross_query.weight"].shape[0]
+        depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    except KeyError as error:
+        raise ValueError(f"weights of the model 'mini' do not fit: there is no tensor {error}") from None
+    except (ValueError, IndexError):
+        raise ValueError("weights of the model 'mini' do not fit: tensors of block 0 lack axes") from None
+    if head_dim != ROPE.head_dim or inner % head_dim:
+        raise ValueError(
+            f"weights of the model 'mini' do not fit: heads have {head_dim} channels of {inner}, "
+            f"expected {ROPE.head_dim} each"
+        )
+    return Size(dim, depth, inner // head_dim, head_dim, mlp, cross)

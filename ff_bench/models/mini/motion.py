@@ -1,7 +1,8 @@
-"""Where the camera looks, where the sprite is and which version each place has: the part of a world that a prompt fixes.
+"""Where the camera looks, where the sprite is, which version each place has: what a prompt fixes of a world.
 
-Times are pixel frames, counted from 0. Camera columns are whole pixels, so that a place seen twice is seen at exactly the
-same panorama columns. Positions are computed in float64, so that every device gives the same columns.
+Times are pixel frames, counted from 0. Camera columns are whole pixels, so that a place seen twice is seen at
+exactly the same panorama columns. Positions are computed in float64, so that every device gives the same
+columns.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ class Motion:
         """Collect the motions of `prompts` on `device`."""
         each = [prompt.motion() for prompt in prompts]
         names = [field.name for field in fields(each[0]) if field.name != "event_sectors"]
-        table = torch.tensor([[getattr(one, name) for name in names] for one in each], dtype=torch.float64).to(device)
+        table = torch.tensor(
+            [[getattr(one, name) for name in names] for one in each], dtype=torch.float64
+        ).to(device)
         sectors = torch.tensor([one.event_sectors for one in each], dtype=torch.bool).to(device)
         return cls({name: table[:, index : index + 1] for index, name in enumerate(names)}, sectors)
 
     def camera(self, times: Tensor) -> Tensor:
-        """Panorama column at the left edge of the view: times (B, T) -> (B, T) int64 in [0, RING)."""
+        """Return the ring column at the left edge of the view: times (B, T) -> (B, T) int64 in [0, RING)."""
         n, t = self.numbers, times.double()
         column = n["start"] + n["velocity"] * t
         column = column + n["swing"] * torch.sin(2 * math.pi * t / n["swing_period"] + n["swing_phase"])
@@ -59,10 +62,21 @@ class Motion:
         return torch.remainder(torch.round(column).long(), RING)
 
     def sprite(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Sprite centre in view pixels: times (B, T) -> x (B, T), y (B, T) float32; far outside when it is away."""
+        """Return the sprite's centre in view pixels, far outside when it is away.
+
+        Args:
+            times: (B, T).
+
+        Returns:
+            x (B, T) and y (B, T), float32.
+        """
         n, t = self.numbers, times.double()
-        x = (VIEW - 1) / 2 + n["sprite_reach_x"] * torch.sin(2 * math.pi * t / n["sprite_period_x"] + n["sprite_phase_x"])
-        y = (VIEW - 1) / 2 + n["sprite_reach_y"] * torch.sin(2 * math.pi * t / n["sprite_period_y"] + n["sprite_phase_y"])
+        x = (VIEW - 1) / 2 + n["sprite_reach_x"] * torch.sin(
+            2 * math.pi * t / n["sprite_period_x"] + n["sprite_phase_x"]
+        )
+        y = (VIEW - 1) / 2 + n["sprite_reach_y"] * torch.sin(
+            2 * math.pi * t / n["sprite_period_y"] + n["sprite_phase_y"]
+        )
         phase = torch.remainder(t - n["visit_start"], n["visit_period"])
         inside = torch.minimum(phase, n["visit_length"] - phase).div(RAMP).clamp(0, 1)
         inside = inside * (t >= n["visit_start"])
@@ -70,23 +84,32 @@ class Motion:
         return (x + AWAY * away).float(), y.float()
 
     def versions(self, times: Tensor) -> Tensor:
-        """Version of each sector: times (B, T) -> (B, T, SECTORS) int64 in [0, EVENTS]."""
+        """Return the version of each sector: times (B, T) -> (B, T, SECTORS) int64 in [0, EVENTS]."""
         n, t = self.numbers, times.double()
         event = torch.arange(EVENTS, device=times.device)
         begun = t[..., None] >= (n["event_start"] + event * n["event_gap"])[:, None]  # (B, T, EVENTS)
         return (begun[..., None] & self.sectors[:, None]).sum(2)
 
     def places(self, times: Tensor) -> Tensor:
-        """What each screen column shows: times (B, T) -> (B, T, VIEW) int64, version x RING + panorama column."""
-        columns = torch.remainder(self.camera(times)[..., None] + torch.arange(VIEW, device=times.device), RING)
+        """Return what each screen column shows.
+
+        Args:
+            times: (B, T).
+
+        Returns:
+            (B, T, VIEW) int64, version x RING + panorama column.
+        """
+        columns = torch.remainder(
+            self.camera(times)[..., None] + torch.arange(VIEW, device=times.device), RING
+        )
         return torch.gather(self.versions(times), 2, columns // SECTOR) * RING + columns
 
 
 def token_features(motion: Motion, latent_frames: Tensor) -> Tensor:
     """What a prompt tells each token about where it looks.
 
-    Ring coordinate (harmonics), camera movement within the latent frame, version of the place in view, and position
-    relative to the sprite in each of its pixel frames.
+    Ring coordinate (harmonics), camera movement within the latent frame, version of the place in view, and
+    position relative to the sprite in each of its pixel frames.
 
     Args:
         motion: of B prompts.
@@ -100,18 +123,33 @@ def token_features(motion: Motion, latent_frames: Tensor) -> Tensor:
     times = latent_frames[..., None] * FRAMES_PER_LATENT + torch.arange(FRAMES_PER_LATENT, device=device)
     flat = times.flatten(1)
     centres = torch.arange(GRID, device=device) * PATCH + (PATCH - 1) / 2
-    columns = motion.camera(flat).view(batch, count, FRAMES_PER_LATENT)
-    moved = torch.remainder(columns - columns[..., :1] + RING // 2, RING) - RING // 2  # within the latent frame
-    middle = columns[..., 0] + moved.float().mean(-1)
-    angle = 2 * math.pi / RING * (middle[..., None] + centres)[..., None] * torch.tensor(HARMONICS, device=device)
-    ring = torch.cat([angle.sin(), angle.cos()], -1)[:, :, None].expand(batch, count, GRID, GRID, -1)
-    pace = ((moved - moved.float().mean(-1, keepdim=True)) / PATCH)[:, :, None, None].expand(batch, count, GRID, GRID, -1)
-    version = motion.places(flat).div(RING, rounding_mode="floor").view(batch, count, FRAMES_PER_LATENT, GRID, PATCH)
-    shares = torch.nn.functional.one_hot(version, EVENTS + 1).float().mean((2, 4))
-    shares = shares[:, :, None].expand(batch, count, GRID, GRID, EVENTS + 1)
+    camera = motion.camera(flat).view(batch, count, FRAMES_PER_LATENT)
     x, y = (side.view(batch, count, 1, 1, FRAMES_PER_LATENT) for side in motion.sprite(flat))
-    right = (centres[None, None, None, :, None] - x).expand(batch, count, GRID, GRID, -1)
-    below = (centres[None, None, :, None, None] - y).expand(batch, count, GRID, GRID, -1)
-    near = torch.exp(-(right * right + below * below) / 200)
-    told = torch.cat([ring, pace, shares, torch.tanh(right / 16), torch.tanh(below / 16), near], -1)
+    right, below = centres[:, None] - x, centres[:, None, None] - y
+    parts = (
+        *_view_features(camera, centres),
+        _version_shares(motion.places(flat), count),
+        torch.tanh(right / 16),
+        torch.tanh(below / 16),
+        torch.exp(-(right * right + below * below) / 200),
+    )
+    told = torch.cat([part.expand(batch, count, GRID, GRID, -1) for part in parts], -1)
     return told.reshape(batch, count * GRID * GRID, FEATURES)
+
+
+def _view_features(camera: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Return harmonics of the ring coordinate (B, F, 1, GRID, 22) and movement (B, F, 1, 1, 4)."""
+    moved = torch.remainder(camera - camera[..., :1] + RING // 2, RING) - RING // 2
+    middle = camera[..., 0] + moved.float().mean(-1)
+    rates = torch.tensor(HARMONICS, device=camera.device)
+    angle = 2 * math.pi / RING * (middle[..., None] + centres)[..., None] * rates
+    ring = torch.cat([angle.sin(), angle.cos()], -1)
+    pace = (moved - moved.float().mean(-1, keepdim=True)) / PATCH
+    return ring[:, :, None], pace[:, :, None, None]
+
+
+def _version_shares(places: Tensor, count: int) -> Tensor:
+    """Return the share of each version in a token: places (B, 4 F, VIEW) -> (B, F, 1, GRID, EVENTS + 1)."""
+    version = places.div(RING, rounding_mode="floor").view(-1, count, FRAMES_PER_LATENT, GRID, PATCH)
+    shares = torch.nn.functional.one_hot(version, EVENTS + 1).float().mean((2, 4))
+    return shares[:, :, None]

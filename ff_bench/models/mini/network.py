@@ -1,15 +1,16 @@
-"""The embedded model's transformer: a causal video diffusion transformer of the Wan shape, without a cache of its own.
+"""The embedded model's network: a causal video diffusion transformer of the Wan shape, no cache of its own.
 
-3-D RoPE, q/k RMSNorm, AdaLN from one shared projection and a table per block, cross-attention to the prompt. It predicts
-the clean latent x0 (arXiv 2511.13720 argues for that target in pixel space) of a latent that is the picture itself: a latent
-frame is four pixel frames, a token one 8 x 8 patch of them (768 numbers). Self-attention is handed in by the caller as
-``attend(layer, queries, keys, values)``, un-rotated, so that the cache and its positions stay outside.
+3-D RoPE, q/k RMSNorm, AdaLN from one shared projection and a table per block, cross-attention to the prompt.
+It predicts the clean latent x0 (arXiv 2511.13720 argues for that target in pixel space) of a latent that is
+the picture itself: a latent frame is four pixel frames, a token one 8 x 8 patch of them (768 numbers).
+Self-attention is handed in by the caller as ``attend(layer, queries, keys, values)``, un-rotated, so that the
+cache and its positions stay outside.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ff_bench.models.mini.motion import FEATURES, GRID, PATCH
+from ff_bench.models.mini.painting import VERSIONS
 from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, HUES, PALETTES, SPRITES, MiniPrompt
-from ff_bench.models.mini.world import HIDDEN, VERSIONS
+from ff_bench.models.mini.world import HIDDEN
 
 TOKEN_DIM = FRAMES_PER_LATENT * 3 * PATCH * PATCH
 NUMBERS = ("sprite_radius", "sprite_reach_x", "sprite_reach_y", "swing")
@@ -41,7 +43,14 @@ class Size:
 
 @dataclass(frozen=True)
 class PromptIndices:
-    """Prompts as indices of embeddings: palettes (B, VERSIONS), shapes (B,), hues (B,) int64, numbers (B, 4) float32."""
+    """Prompts as indices of embeddings.
+
+    Attributes:
+        palettes: (B, VERSIONS) int64.
+        shapes: (B,) int64, the last index where it is not told.
+        hues: (B,) int64, likewise.
+        numbers: (B, 4) float32, `NUMBERS` over `SCALES`.
+    """
 
     palettes: Tensor
     shapes: Tensor
@@ -53,7 +62,10 @@ class PromptIndices:
         """Read off what the prompts tell about looks and sizes."""
         shapes = [HIDDEN if p.sprite is None else SPRITES.index(p.sprite) for p in prompts]
         hues = [HIDDEN if p.hue is None else HUES.index(p.hue) for p in prompts]
-        numbers = [[abs(getattr(p.motion(), name)) / scale for name, scale in zip(NUMBERS, SCALES, strict=True)] for p in prompts]
+        numbers = [
+            [abs(getattr(p.motion(), name)) / scale for name, scale in zip(NUMBERS, SCALES, strict=True)]
+            for p in prompts
+        ]
         palettes = [[p.palette_of(version) for version in range(VERSIONS)] for p in prompts]
         return cls(
             torch.tensor(palettes, device=device),
@@ -68,28 +80,35 @@ class PromptIndices:
 
 
 def patchify(video: Tensor) -> Tensor:
-    """(B, T, 3, H, W) in [-1, 1] -> (B, T/4 * tokens, TOKEN_DIM), tokens ordered by latent frame, row, column."""
+    """Fold pixels into tokens, ordered by latent frame, row, column.
+
+    Args:
+        video: (B, T, 3, VIEW, VIEW) in [-1, 1], T a multiple of 4.
+
+    Returns:
+        (B, T / 4 * GRID * GRID, TOKEN_DIM).
+    """
     batch, count = video.shape[:2]
     split = video.reshape(batch, count // FRAMES_PER_LATENT, FRAMES_PER_LATENT, 3, GRID, PATCH, GRID, PATCH)
     return split.permute(0, 1, 4, 6, 2, 3, 5, 7).reshape(batch, -1, TOKEN_DIM)
 
 
 def unpatchify(tokens: Tensor) -> Tensor:
-    """The inverse of `patchify`."""
+    """Undo `patchify`: (B, N, TOKEN_DIM) -> (B, T, 3, VIEW, VIEW)."""
     batch, count = tokens.shape[:2]
     split = tokens.reshape(batch, count // (GRID * GRID), GRID, GRID, FRAMES_PER_LATENT, 3, PATCH, PATCH)
     return split.permute(0, 1, 4, 5, 2, 6, 3, 7).reshape(batch, -1, 3, GRID * PATCH, GRID * PATCH)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """AdaLN: x (B, N, D), one shift and scale (B, G, D) for each of G equal groups of tokens."""
+    """Return AdaLN of x (B, N, D), one shift and scale (B, G, D) for each of G equal groups of tokens."""
     batch, count, dim = x.shape
     grouped = F.layer_norm(x, (dim,)).view(batch, shift.shape[1], -1, dim)
     return torch.addcmul(shift[:, :, None], grouped, 1 + scale[:, :, None]).view(batch, count, dim)
 
 
 def gated(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
-    """x + gate * branch, one gate (B, G, D) for each of G equal groups of tokens."""
+    """Return x + gate * branch, (B, N, D), one gate (B, G, D) for each of G equal groups of tokens."""
     batch, count, dim = x.shape
     groups = (batch, gate.shape[1], -1, dim)
     return torch.addcmul(x.view(groups), branch.view(groups), gate[:, :, None]).view(batch, count, dim)
@@ -99,6 +118,7 @@ class Block(nn.Module):
     """Self-attention through `attend`, cross-attention to the prompt, MLP; each behind its norm."""
 
     def __init__(self, size: Size) -> None:
+        """Make the layers; `MiniNetwork` initialises them."""
         super().__init__()
         inner = size.heads * size.head_dim
         self.heads, self.head_dim = size.heads, size.head_dim
@@ -115,7 +135,18 @@ class Block(nn.Module):
         self.table = nn.Parameter(torch.zeros(6, size.dim))
 
     def forward(self, x: Tensor, levels: Tensor, prompt: Tensor, attend: Attend, layer: int) -> Tensor:
-        """x (B, N, D), levels (B, G, 6, D), prompt (B, P, D) -> (B, N, D)."""
+        """Run the block.
+
+        Args:
+            x: (B, N, D).
+            levels: (B, G, 6, D) modulation of each of G equal groups of tokens.
+            prompt: (B, P, D).
+            attend: self-attention, see `MiniNetwork.forward`.
+            layer: number of this block.
+
+        Returns:
+            (B, N, D).
+        """
         batch, count, _ = x.shape
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (levels + self.table).to(x.dtype).unbind(2)
         qkv = self.qkv(modulate(x, shift, scale)).view(batch, count, 3, self.heads, self.head_dim)
@@ -134,13 +165,15 @@ class Block(nn.Module):
         queries = self.cross_query(normed).view(batch, count, 2, -1).transpose(1, 2)
         keys, values = self.cross_kv(prompt).view(batch, prompt.shape[1], 2, 2, -1).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(queries, keys, values)
-        return self.cross_out(seen.transpose(1, 2).reshape(batch, count, -1))
+        out: Tensor = self.cross_out(seen.transpose(1, 2).reshape(batch, count, -1))
+        return out
 
 
 class MiniNetwork(nn.Module):
     """The whole transformer, 13.6 M parameters at the default size."""
 
     def __init__(self, size: Size | None = None) -> None:
+        """Make and initialise every layer; None takes the default size."""
         super().__init__()
         self.size = size = size or Size()
         self.patch = nn.Linear(TOKEN_DIM, size.dim)
@@ -152,15 +185,18 @@ class MiniNetwork(nn.Module):
         self.shape = nn.Embedding(len(SPRITES) + 1, size.dim)
         self.hue = nn.Embedding(len(HUES) + 1, size.dim)
         self.number = nn.Linear(len(NUMBERS), size.dim)
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
+        blocks = [Block(size) for _ in range(size.depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.head_table = nn.Parameter(torch.zeros(2, size.dim))
         self.head = nn.Linear(size.dim, TOKEN_DIM)
-        self._initialise()
+        self._initialise(blocks)
 
     def prompt_tokens(self, indices: PromptIndices) -> Tensor:
         """Embed prompts: (B, VERSIONS + 3, D)."""
         palettes = self.palette(indices.palettes) + self.version.weight
-        rest = torch.stack([self.shape(indices.shapes), self.hue(indices.hues), self.number(indices.numbers)], 1)
+        rest = torch.stack(
+            [self.shape(indices.shapes), self.hue(indices.hues), self.number(indices.numbers)], 1
+        )
         return torch.cat([palettes, rest], 1)
 
     def forward(self, x: Tensor, features: Tensor, noise: Tensor, prompt: Tensor, attend: Attend) -> Tensor:
@@ -182,9 +218,10 @@ class MiniNetwork(nn.Module):
         for layer, block in enumerate(self.blocks):
             hidden = block(hidden, levels, prompt, attend, layer)
         shift, scale = (self.head_table + embedded[:, :, None]).to(hidden.dtype).unbind(2)
-        return self.head(modulate(hidden, shift, scale))
+        predicted: Tensor = self.head(modulate(hidden, shift, scale))
+        return predicted
 
-    def _initialise(self) -> None:
+    def _initialise(self, blocks: Sequence[Block]) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 wide = module.in_features > 256
@@ -192,7 +229,7 @@ class MiniNetwork(nn.Module):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.3)
-        for block in self.blocks:
+        for block in blocks:
             for linear in (block.out, block.cross_out, block.down):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * self.size.depth))
         nn.init.zeros_(self.head.weight)
@@ -203,7 +240,7 @@ class MiniNetwork(nn.Module):
 
 
 def _sinusoid(noise: Tensor) -> Tensor:
-    """(B, G) levels in [0, 1] -> (B, G, 128)."""
+    """Embed noise levels in [0, 1]: (B, G) -> (B, G, 128)."""
     rates = torch.exp(-math.log(1000.0) * torch.arange(64, device=noise.device) / 64)
     angle = noise.float()[..., None] * 100 * rates
     return torch.cat([angle.sin(), angle.cos()], -1)

@@ -1,8 +1,9 @@
 """The prompts of the embedded model: one line of text that fixes camera, sprite path and event times.
 
-A prompt names a world and a few keys, e.g. ``orbit palette=3 speed=-2 sprite=disc hue=teal path=7``. It parses, prints
-back (`text`) and is its own id. It says how things move and when they change; what they look like comes from the noise.
-This module imports no torch, so that prompts are checked before anything heavy is loaded.
+A prompt names a world and a few keys, e.g. ``orbit palette=3 speed=-2 sprite=disc hue=teal path=7``. It
+parses, prints back (`text`) and is its own id. It says how things move and when they change; what they look
+like comes from the noise. This module imports no torch, so that prompts are checked before anything heavy is
+loaded.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ EVENTS = 5
 """Most changes that a place can undergo: its version runs from 0 to EVENTS."""
 FRAMES_PER_LATENT = 4
 CHUNK_FRAMES = 3
+PREFIX_STEP = 4 * CHUNK_FRAMES
+"""Prefixes are whole multiples of this many latent frames (3 s), so that videos can run side by side."""
 PALETTES = 8
 SPEEDS = (-4, -3, -2, -1, 1, 2, 3, 4)
 PATHS = 1000
@@ -38,10 +41,10 @@ NEVER = 1e9
 class MotionParameters:
     """Everything that moves, as plain numbers. Times in pixel frames, lengths in pixels, angles in radians.
 
-    Camera column at time t: ``start + velocity t + swing sin(2 pi t / swing_period + swing_phase) + the same for wobble``.
-    Sprite: a Lissajous path around the view centre; away from view outside its visits (`visit_*`).
-    A sector's version at time t is the number of events k with ``t >= event_start + k event_gap`` whose bit
-    ``event_sectors[k][sector]`` is set.
+    Camera column at time t: ``start + velocity t + swing sin(2 pi t / swing_period + swing_phase)`` and the
+    same for wobble. Sprite: a Lissajous path around the view centre; away from view outside its visits
+    (`visit_*`). A sector's version at time t is the number of events k with ``t >= event_start + k
+    event_gap`` whose bit ``event_sectors[k][sector]`` is set.
     """
 
     start: float
@@ -88,13 +91,18 @@ class MiniPrompt:
     path: int = 0
 
     def __post_init__(self) -> None:
+        """Reject values outside the allowed sets."""
         _check("world", self.world, WORLDS)
         _check("palette", self.palette, range(PALETTES))
         _check("speed", self.speed, SPEEDS)
         _check("path", self.path, range(PATHS))
         if self.world == "occlusion":
-            if self.sprite is not None or self.hue is not None:
-                raise ValueError("prompt: the world occlusion does not tell what its sprite looks like; leave out sprite= and hue=")
+            for key, told in (("sprite", self.sprite), ("hue", self.hue)):
+                if told is not None:
+                    raise ValueError(
+                        f"prompt: '{key}={told}' must be left out in the world occlusion, "
+                        "which does not tell what its sprite looks like"
+                    )
             return
         _check("sprite", self.sprite, SPRITES)
         _check("hue", self.hue, HUES)
@@ -104,27 +112,16 @@ class MiniPrompt:
         """Read a prompt.
 
         Args:
-            text: a line such as ``orbit palette=3 speed=-2 sprite=disc hue=teal path=7``; missing keys take defaults.
+            text: a line such as ``orbit palette=3 speed=-2 sprite=disc hue=teal path=7``; missing keys take
+                defaults.
 
         Raises:
             ValueError: with the word at fault, what is allowed and the nearest match.
         """
-        words = text.split()
-        if not words:
-            raise ValueError(f"prompt: empty; the embedded model reads a world ({', '.join(WORLDS)}) and keys ({', '.join(KEYS)})")
-        _check("world", words[0], WORLDS)
-        given: dict[str, str] = {}
-        for word in words[1:]:
-            key, equals, value = word.partition("=")
-            if not equals or not value:
-                raise ValueError(f"prompt: '{word}' is not of the form key=value; keys are {', '.join(KEYS)}")
-            _check("key", key, KEYS)
-            if key in given:
-                raise ValueError(f"prompt: key '{key}' is given twice")
-            given[key] = value
-        hidden = words[0] == "occlusion"
+        world, given = _words(text)
+        hidden = world == "occlusion"
         return cls(
-            world=words[0],
+            world=world,
             palette=_integer("palette", given.get("palette", "0")),
             speed=_integer("speed", given.get("speed", "1" if hidden else "2")),
             sprite=given.get("sprite", None if hidden else "disc"),
@@ -146,15 +143,15 @@ class MiniPrompt:
         return f"{self.world}-{self.palette}-{way}{look}-{self.path}"
 
     def palette_of(self, version: int) -> int:
-        """Colour family of a scene version: each cut moves on by three."""
+        """Return the colour family of a scene version: each cut moves on by three."""
         return (self.palette + 3 * version) % PALETTES if self.world == "cut" else self.palette
 
     def motion(self) -> MotionParameters:
-        """Every number of the motion, derived from the text alone."""
+        """Derive every number of the motion from the text alone."""
         return _motion(self)
 
     def prefix_frames(self) -> int:
-        """Latent frames, in whole chunks, after which every place (occlusion: the sprite) was seen once."""
+        """Return the latent frames, in steps of 3 s, until all places (occlusion: the sprite) are seen."""
         motion = self.motion()
         if self.world in ("orbit", "change"):
             seen = RING / abs(motion.velocity)
@@ -164,12 +161,14 @@ class MiniPrompt:
             seen = motion.swing_period
         else:
             seen = motion.visit_start + motion.visit_length
-        return CHUNK_FRAMES * math.ceil(seen / FRAMES_PER_LATENT / CHUNK_FRAMES)
+        return PREFIX_STEP * math.ceil(seen / FRAMES_PER_LATENT / PREFIX_STEP)
 
     def _camera(self, draw: random.Random, direction: float) -> dict[str, float]:
         start = float(draw.randrange(RING))
         turns = self.world in ("orbit", "change")
-        low, high = {"pendulum": (90.0, 130.0), "cut": (36.0, 56.0), "occlusion": (18.0, 30.0)}.get(self.world, (0.0, 0.0))
+        low, high = {"pendulum": (90.0, 130.0), "cut": (36.0, 56.0), "occlusion": (18.0, 30.0)}.get(
+            self.world, (0.0, 0.0)
+        )
         swing = draw.uniform(low, high)
         period = NEVER if turns else 2 * math.pi * swing / abs(self.speed)
         return {
@@ -202,7 +201,11 @@ class MiniPrompt:
         never = tuple((False,) * SECTORS for _ in range(EVENTS))
         if self.world == "cut":
             first, gap = camera["swing_period"] + draw.uniform(48.0, 96.0), draw.uniform(144.0, 176.0)
-            return {"event_start": first, "event_gap": gap, "event_sectors": tuple((True,) * SECTORS for _ in range(EVENTS))}
+            return {
+                "event_start": first,
+                "event_gap": gap,
+                "event_sectors": tuple((True,) * SECTORS for _ in range(EVENTS)),
+            }
         if self.world == "change":
             lap = RING / abs(camera["velocity"])
             first, gap = lap + draw.uniform(16.0, 48.0), lap * draw.uniform(1.3, 1.7)
@@ -215,7 +218,29 @@ class MiniPrompt:
 def _motion(prompt: MiniPrompt) -> MotionParameters:
     draw = random.Random(f"ff-bench mini {prompt.world} {prompt.path}")
     camera = prompt._camera(draw, 1.0 if prompt.speed > 0 else -1.0)
-    return MotionParameters(**camera, **prompt._sprite(draw), **prompt._events(draw, camera))
+    numbers: dict[str, Any] = {**camera, **prompt._sprite(draw), **prompt._events(draw, camera)}
+    return MotionParameters(**numbers)
+
+
+def _words(text: str) -> tuple[str, dict[str, str]]:
+    """Split a prompt into its world and its keys."""
+    words = text.split()
+    if not words:
+        raise ValueError(
+            f"prompt: empty; the embedded model reads a world ({', '.join(WORLDS)}) "
+            f"and keys ({', '.join(KEYS)})"
+        )
+    _check("world", words[0], WORLDS)
+    given: dict[str, str] = {}
+    for word in words[1:]:
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise ValueError(f"prompt: '{word}' is not of the form key=value; keys are {', '.join(KEYS)}")
+        _check("key", key, KEYS)
+        if key in given:
+            raise ValueError(f"prompt: key '{key}' is given twice, the second time as '{word}'")
+        given[key] = value
+    return words[0], given
 
 
 def _half(draw: random.Random) -> tuple[bool, ...]:

@@ -1,9 +1,10 @@
 """What the embedded model is trained on: worlds on a long timeline, corrupted context, random visibility.
 
-Teacher forcing with a doubled sequence: the clean past and the noisy present of every chunk in one forward, under a
-block-causal mask. Three things make the model fit for a cache study: time gaps (chunks are contiguous runs spread over a
-long timeline, so that distances far beyond the sequence are seen), random visibility (context tokens are missing, as they
-are under a budget), and corrupted context (so that its own imperfect past does not throw it off).
+Teacher forcing with a doubled sequence: the clean past and the noisy present of every chunk in one forward,
+under a block-causal mask (`doubled`). Three things make the model fit for a cache study: time gaps (chunks
+are contiguous runs spread over a long timeline, so that distances far beyond the sequence are seen), random
+visibility (context tokens are missing, as they are under a budget), and corrupted context (so that its own
+imperfect past does not throw it off).
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ class Batch:
 
 
 def draw_prompts(count: int, generator: torch.Generator) -> list[MiniPrompt]:
-    """Draw prompts of all worlds; `generator` is a CPU generator."""
+    """Draw `count` prompts of all worlds, with paths of training; `generator` is a CPU generator."""
     worlds = list(WORLD_SHARES)
-    chosen = torch.multinomial(torch.tensor(list(WORLD_SHARES.values())), count, replacement=True, generator=generator)
+    chosen = torch.multinomial(
+        torch.tensor(list(WORLD_SHARES.values())), count, replacement=True, generator=generator
+    )
     numbers = torch.randint(0, 1 << 30, (count, 6), generator=generator).tolist()
     prompts = []
     for index, (palette, speed, way, sprite, hue, path) in zip(chosen.tolist(), numbers, strict=True):
@@ -72,9 +75,21 @@ def draw_prompts(count: int, generator: torch.Generator) -> list[MiniPrompt]:
 
 
 def draw_chunks(batch: int, chunks: int, generator: torch.Generator) -> Tensor:
-    """Chunk numbers (B, C) on the timeline: one to three contiguous runs with random gaps before and between."""
+    """Draw chunk numbers on the timeline: one to three contiguous runs with random gaps before and between.
+
+    Args:
+        batch: B sequences.
+        chunks: C chunks in each.
+        generator: its device is that of the result.
+
+    Returns:
+        (B, C) int64, growing.
+    """
     device = generator.device
-    uniform = lambda *size: torch.rand(*size, generator=generator, device=device)  # noqa: E731
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, generator=generator, device=device)
+
     cuts = torch.randint(0, 3, (batch,), generator=generator, device=device)
     order = uniform(batch, chunks - 1).argsort(1).argsort(1)
     starts = torch.cat([torch.ones(batch, 1, device=device), (order < cuts[:, None]).float()], 1)
@@ -88,7 +103,8 @@ def draw_batch(prompts: list[MiniPrompt], chunk_numbers: Tensor, generator: torc
     """Render the sequences of `prompts` at `chunk_numbers` (B, C) on the generator's device."""
     device = generator.device
     latent = (chunk_numbers[..., None] * CHUNK_FRAMES + torch.arange(CHUNK_FRAMES, device=device)).flatten(1)
-    times = (latent[..., None] * FRAMES_PER_LATENT + torch.arange(FRAMES_PER_LATENT, device=device)).flatten(1)
+    within = torch.arange(FRAMES_PER_LATENT, device=device)
+    times = (latent[..., None] * FRAMES_PER_LATENT + within).flatten(1)
     motion = Motion.of(prompts, device)
     video, sprite = render(motion, draw_appearance(prompts, generator), times)
     features = token_features(motion, latent)
@@ -107,17 +123,20 @@ def corrupt(video: Tensor, generator: torch.Generator) -> Tensor:
     hit = (uniform(1, 1, 1, 1) < 0.6).float()
     blurred = F.avg_pool2d(video.flatten(0, 1), 3, 1, 1, count_include_pad=False).view_as(chunked)
     out = torch.lerp(chunked, blurred, 0.7 * uniform(1, 1, 1, 1) * hit)
-    normal = lambda *size: torch.randn(batch, chunks, *size, generator=generator, device=device)  # noqa: E731
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(batch, chunks, *size, generator=generator, device=device)
+
     out = out * (1 + 0.06 * hit * normal(1, 1, 1, 1)) + 0.06 * hit * normal(1, 3, 1, 1)
     hidden = 0.15 * uniform(1, 1, 1, 1) * hit
     return (out + hidden * torch.randn(out.shape, generator=generator, device=device)).view_as(video)
 
 
 def draw_visibility(batch: int, chunks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Which context survives.
+    """Draw which context survives.
 
-    40 % of the sequences see their whole past, 10 % a sink or nothing, 15 % random frames, 35 % random tokens; the recent
-    one to four chunks are always seen.
+    40 % of the sequences see their whole past, 10 % a sink or nothing, 15 % random frames, 35 % random
+    tokens; the recent one to four chunks are always seen.
 
     Returns:
         keep (B, N) bool: the token outlives the recent window; recent (B,) int64 chunks.
@@ -139,7 +158,7 @@ def draw_visibility(batch: int, chunks: int, generator: torch.Generator) -> tupl
 
 
 def draw_noise_levels(batch: int, chunks: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (B, C): logit-normal under a shift of 4, 6 % exactly 1."""
+    """Draw noise levels (B, C): logit-normal under a shift of 4, 6 % exactly 1."""
     device = generator.device
     normal = torch.sigmoid(torch.randn(batch, chunks, generator=generator, device=device))
     level = 4 * normal / (1 + 3 * normal)
@@ -147,15 +166,8 @@ def draw_noise_levels(batch: int, chunks: int, generator: torch.Generator) -> Te
     return torch.where(pure, torch.ones_like(level), level)
 
 
-def visible(query: Tensor, key: Tensor, tokens: int) -> Tensor:
-    """Block-causal structure of the doubled sequence [clean, noisy] of 2 x `tokens`: may this query see this key?"""
-    query_chunk, key_chunk = query % tokens // CHUNK_TOKENS, key % tokens // CHUNK_TOKENS
-    clean_key = (key < tokens) & (((query < tokens) & (key_chunk <= query_chunk)) | (key_chunk < query_chunk))
-    return clean_key | ((key >= tokens) & (query >= tokens) & (key_chunk == query_chunk))
-
-
 def objective(predicted: Tensor, target: Tensor, level: Tensor) -> Tensor:
-    """Velocity-weighted squared error of x0, with edges counted once more.
+    """Return the velocity-weighted squared error of x0, with edges counted once more.
 
     Args:
         predicted: (B, N, 768) x0.
@@ -163,36 +175,56 @@ def objective(predicted: Tensor, target: Tensor, level: Tensor) -> Tensor:
         level: (B, N) noise level.
     """
     error = (predicted - target).unflatten(-1, (FRAMES_PER_LATENT * 3, 8, 8))
-    edges = (error[..., 1:] - error[..., :-1]).square().mean((-1, -2, -3)) + (error[..., 1:, :] - error[..., :-1, :]).square().mean((-1, -2, -3))
-    return ((error.square().mean((-1, -2, -3)) + 0.5 * edges) / level.clamp(min=0.2).square()).mean()
+    pixels = (-1, -2, -3)
+    across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
+    edges = across.square().mean(pixels) + down.square().mean(pixels)
+    weighted: Tensor = (error.square().mean(pixels) + 0.5 * edges) / level.clamp(min=0.2).square()
+    return weighted.mean()
 
 
 def classes(batch: Batch) -> dict[str, Tensor]:
-    """Kinds of tokens for validation: each (B, N) bool over the tokens without sprite, then those with it.
+    """Sort the tokens of a batch into kinds for validation, each (B, N) bool.
 
-    ``seen`` was in view in the chunk before, ``back`` was seen earlier and is back, ``new`` never was in view.
+    Without sprite: ``seen`` was in view in the chunk before, ``back`` was seen earlier and is back, ``new``
+    never was in view. With it: ``sprite back`` and ``sprite new``.
     """
-    size, count, _ = batch.places.shape
-    chunks = batch.places.view(size, -1, CHUNK_FRAMES * FRAMES_PER_LATENT * 64)
-    known = torch.zeros(size, int(batch.places.max()) + 1, dtype=torch.bool, device=batch.places.device)
+    cover = patchify(batch.sprite[:, :, None].expand(-1, -1, 3, -1, -1)).mean(-1)
+    plain = {name: kind & (cover < 0.02) for name, kind in _place_classes(batch.places).items()}
+    return plain | {name: kind & (cover > 0.3) for name, kind in _sprite_classes(batch.sprite).items()}
+
+
+def _place_classes(places: Tensor) -> dict[str, Tensor]:
+    """Sort tokens by what was in view before: places (B, T, 64) -> (B, N) bool each."""
+    size = len(places)
+    chunks = places.view(size, -1, CHUNK_FRAMES * FRAMES_PER_LATENT * 64)
+    known = torch.zeros(size, int(places.max()) + 1, dtype=torch.bool, device=places.device)
     before = torch.zeros_like(known)
-    rows: dict[str, list[Tensor]] = {"seen": [], "back": [], "new": []}
+    columns: dict[str, list[Tensor]] = {"seen": [], "back": [], "new": []}
     for chunk in chunks.unbind(1):
-        view = chunk.view(size, CHUNK_FRAMES, FRAMES_PER_LATENT, 8, 8)
-        look = lambda table, view=view: torch.gather(table, 1, view.flatten(1)).view_as(view).float().mean((2, 4))  # noqa: E731
-        recent, ever = look(before), look(known)
-        rows["seen"].append(recent > 0.9)
-        rows["back"].append((recent < 0.1) & (ever > 0.9))
-        rows["new"].append(ever < 0.1)
+        recent, ever = _share_in(before, chunk), _share_in(known, chunk)  # (B, CHUNK_FRAMES, 8)
+        columns["seen"].append(recent > 0.9)
+        columns["back"].append((recent < 0.1) & (ever > 0.9))
+        columns["new"].append(ever < 0.1)
         before = torch.zeros_like(known).scatter_(1, chunk, True)
         known = known | before
-    plain = patchify(batch.sprite[:, :, None].expand(-1, -1, 3, -1, -1)).mean(-1) < 0.02
-    spread = {name: torch.cat(parts, 1)[:, :, None].expand(-1, -1, 8, -1).reshape(size, -1) & plain for name, parts in rows.items()}
-    cover = patchify(batch.sprite[:, :, None].expand(-1, -1, 3, -1, -1)).mean(-1) > 0.3
-    present = (batch.sprite > 0.5).flatten(2).sum(-1).view(size, -1, CHUNK_FRAMES * FRAMES_PER_LATENT).sum(-1) > 300
-    earlier = torch.cat([torch.zeros_like(present[:, :1]), present.cumsum(1)[:, :-1] > 0], 1)
-    just = torch.cat([torch.zeros_like(present[:, :1]), present[:, :-1]], 1)
-    whole = lambda mask: mask.repeat_interleave(CHUNK_TOKENS, 1)  # noqa: E731
-    spread["sprite back"] = cover & whole(present & earlier & ~just)
-    spread["sprite new"] = cover & whole(present & ~earlier)
-    return spread
+    return {
+        name: torch.cat(parts, 1)[:, :, None].expand(-1, -1, 8, -1).reshape(size, -1)
+        for name, parts in columns.items()
+    }
+
+
+def _share_in(table: Tensor, chunk: Tensor) -> Tensor:
+    """Share of each token column's places that `table` (B, places) bool holds: (B, CHUNK_FRAMES, 8)."""
+    view = (len(chunk), CHUNK_FRAMES, FRAMES_PER_LATENT, 8, 8)
+    return torch.gather(table, 1, chunk).view(view).float().mean((2, 4))
+
+
+def _sprite_classes(sprite: Tensor) -> dict[str, Tensor]:
+    """Sort chunks by whether their sprite was there before: alpha (B, T, 64, 64) -> (B, N) bool each."""
+    cover = (sprite > 0.5).flatten(2).sum(-1)  # (B, T)
+    present = cover.view(len(cover), -1, CHUNK_FRAMES * FRAMES_PER_LATENT).sum(-1) > 300
+    never = torch.zeros_like(present[:, :1])
+    earlier = torch.cat([never, present.cumsum(1)[:, :-1] > 0], 1)
+    just = torch.cat([never, present[:, :-1]], 1)
+    kinds = {"sprite back": present & earlier & ~just, "sprite new": present & ~earlier}
+    return {name: kind.repeat_interleave(CHUNK_TOKENS, 1) for name, kind in kinds.items()}

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from ff_bench import metrics
 from ff_bench.metrics import Video, load
-from ff_bench.metrics.base import PSNR_CAP, WHOLE, Value, windows
+from ff_bench.metrics.base import PSNR_CAP, WHOLE, Series, Value, curve, windows
 from ff_bench.metrics.fidelity import ssim
 from ff_bench.metrics.levels import brightness, contrast, gradient_energy, motion, saturation
 
@@ -66,6 +66,14 @@ def test_windows_join_a_short_rest() -> None:
     assert windows(video_of(frames)) == [(0, 80), (80, 160), (160, 200)]
     assert windows(video_of(frames[:180])) == [(0, 80), (80, 180)]
     assert windows(video_of(frames[:30])) == [(0, 30)]
+
+
+def test_curve_tells_what_it_covers() -> None:
+    video = video_of(np.zeros((200, 8, 8, 3), np.uint8))
+    valid = np.arange(200) >= 90
+    found = list(curve("a.b", video, Series.of(np.arange(200), valid)))
+    assert [(value.clip, value.t0, value.t1) for value in found] == [(1, 90 / 16, 10.0), (2, 10.0, 12.5)]
+    assert found[0].value == pytest.approx(124.5)
 
 
 def test_levels_equal_their_definitions() -> None:
