@@ -66,7 +66,9 @@ def generate_side_by_side(work: Sequence[Batch], processes: int, advance: Callab
     return _side_by_side(generate_batch, work, processes, done=done, lost=_give_up)
 
 
-def score_side_by_side(work: Sequence[VideoSpec], processes: int, advance: Callable[[int], None]) -> list[str]:
+def score_side_by_side(
+    work: Sequence[VideoSpec], processes: int, advance: Callable[[int], None]
+) -> list[str]:
     """Score videos in processes of their own.
 
     Args:

@@ -1,11 +1,11 @@
 """Paired differences between two policies in a table of rows, with their 95 % bootstrap interval.
 
-Pairs are (prompt, seed); the interval resamples prompts, then seeds within each. One line per prompt set and budget, and
-last one JSON document.
+Pairs are (prompt, seed); the interval resamples prompts, then seeds within each. One line per prompt set and
+budget, and last one JSON document.
 
     python scripts/paired_differences.py docs/data/mini-60s-1k-h200.parquet h2o sliding_window
-    python scripts/paired_differences.py rows.parquet future_forcing:merge=none random --metric world.anchor_psnr
-    python scripts/paired_differences.py cpu.parquet h2o h2o --other gpu.parquet      # the same cells on two machines
+    python scripts/paired_differences.py ROWS future_forcing:merge=none random --metric world.anchor_psnr
+    python scripts/paired_differences.py CPU.parquet h2o h2o --other GPU.parquet   # one cell on two machines
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ def main() -> None:
         printed.append({"prompt_set": prompt_set, "budget_tokens": budget, "pairs": found.pairs,
                         "mean": round(found.mean, 3), "low": found.low, "high": found.high})  # fmt: skip
         shown = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
-        print(
-            f"{prompt_set:10s} {budget:6.0f} tokens  {options.policy} - {options.baseline}: {found.mean:+.2f}{shown}  n={found.pairs}"
-        )
+        names = f"{options.policy} - {options.baseline}"
+        print(f"{prompt_set:10s} {budget:6.0f} tokens  {names}: {found.mean:+.2f}{shown}  n={found.pairs}")
     print(json.dumps({"metric": options.metric, "differences": printed}))
 
 

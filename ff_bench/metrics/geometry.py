@@ -180,7 +180,8 @@ def _anchors(places: np.ndarray, visit: np.ndarray, background: np.ndarray, coun
     nearest = np.where(columns - left <= right - columns, left, right)  # (P, W); every place was seen once
     column = nearest[places, columns]  # (T, W)
     frame_then = seen[places, column]
-    index = frame_then[:, None, :] * (height * width) + np.arange(height)[:, None] * width + column[:, None, :]
+    rows = np.arange(height)[:, None] * width
+    index = frame_then[:, None, :] * (height * width) + rows + column[:, None, :]
     anchors: np.ndarray = np.where(background.reshape(-1)[index], index, -1).astype(np.int32)
     return anchors
 

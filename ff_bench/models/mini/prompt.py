@@ -151,7 +151,11 @@ class MiniPrompt:
         return _motion(self)
 
     def prefix_frames(self) -> int:
-        """Return the latent frames, in steps of 3 s, until all places (occlusion: the sprite) are seen."""
+        """Return the latent frames, in steps of 3 s, until the first lap, swing or visit of the sprite ends.
+
+        Every place of `orbit` and `change` was seen then; a later, wider swing of `pendulum` and `cut` may
+        show some more, whose first view then is under the budget.
+        """
         motion = self.motion()
         if self.world in ("orbit", "change"):
             seen = RING / abs(motion.velocity)
