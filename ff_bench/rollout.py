@@ -108,8 +108,10 @@ def _passes(model: Model, context: Context, take: Take, *, conditioning: object,
         latents = _noise(model, take, number, step=0).to(context.device)
     for index, step in enumerate(schedule):
         level = torch.full((len(take.prompts), frames), step.level, device=context.device)
-        context.start_pass(level, step.commit)
-        predicted = model.denoise(latents, level, conditioning, context.attend, first_frame=first)
+        context.start_pass(level, step.commit, cache_only=step.commit)
+        predicted = model.denoise(
+            latents, level, conditioning, context.attend, first_frame=first, cache_only=step.commit
+        )
         if not step.commit:
             fresh = _noise(model, take, number, step=index + 1).to(context.device) if model.renoises else None
             latents = model.advance(latents, predicted, step, fresh)

@@ -77,7 +77,7 @@ class Context:
         self._turns: list[_Turn] = []
         self._reach: list[tuple[Tensor, Tensor]] = []
         self._steps: dict[int, Pass] = {}
-        self._is_commit = False
+        self._is_commit = self._is_cache_only = False
         self._noise = torch.zeros(batch, 0, device=self.device)
         self._chunk = self._first_frame = self._frames = 0
 
@@ -112,14 +112,15 @@ class Context:
                 shared[cache.size] = self._turn(times)
             self._turns.append(shared[cache.size])
 
-    def start_pass(self, noise: Tensor, commit: bool) -> None:
+    def start_pass(self, noise: Tensor, commit: bool, *, cache_only: bool = False) -> None:
         """Begin a forward of the chunk.
 
         Args:
             noise: Noise level per latent frame (B, F), 0 (clean) to 1.
             commit: Whether keys and values of this pass are kept.
+            cache_only: Nothing behind the last layer is read: its attention is not computed.
         """
-        self._noise, self._is_commit = noise, commit
+        self._noise, self._is_commit, self._is_cache_only = noise, commit, cache_only
 
     @torch.no_grad()
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ class Context:
             values: (B, H, N, D).
 
         Returns:
-            (B, Hq, N, D) in the dtype of the queries.
+            (B, Hq, N, D) in the dtype of the queries; the queries themselves where nobody reads the result.
         """
         with full_precision(self.device):
             return self._attend(layer, queries, keys, values).to(queries.dtype)
@@ -142,7 +143,10 @@ class Context:
         rotated = rope.turn(queries, *turn.queries).to(self.dtype)
         all_keys, all_values = cache.stage(rope.turn(keys, *turn.keys), values)
         log_mass = cache.staged_state("log_mass") if "log_mass" in cache.state else None
-        out = attend(rotated, all_keys, all_values, log_mass=log_mass)
+        if self._is_cache_only and layer == self.shape.layers - 1:
+            out = queries
+        else:
+            out = attend(rotated, all_keys, all_values, log_mass=log_mass)
         if self._is_commit or self.protocol.passes == "all":
             step = Pass(
                 layer=layer,

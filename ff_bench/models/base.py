@@ -63,7 +63,14 @@ class Model(ABC):
 
     @abstractmethod
     def denoise(
-        self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int
+        self,
+        latent: Tensor,
+        noise: Tensor,
+        conditioning: object,
+        attend: Attend,
+        *,
+        first_frame: int,
+        cache_only: bool = False,
     ) -> Tensor:
         """Predict the clean chunk.
 
@@ -73,9 +80,10 @@ class Model(ABC):
             conditioning: from `encode`.
             attend: self-attention.
             first_frame: number of the chunk's first latent frame in the video.
+            cache_only: the caller needs the keys and values of every layer and nothing behind the last one.
 
         Returns:
-            (B, F, C, h, w), the predicted x0.
+            (B, F, C, h, w), the predicted x0; anything of that shape where `cache_only`.
         """
 
     @abstractmethod

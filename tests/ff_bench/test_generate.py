@@ -44,9 +44,11 @@ class Failing(Mini):
         self.world = prompts[0].split()[0]
         return super().encode(prompts)
 
-    def denoise(self, *inputs: object, first_frame: int) -> Tensor:  # type: ignore[override]
+    def denoise(  # type: ignore[override]
+        self, *inputs: object, first_frame: int, cache_only: bool = False
+    ) -> Tensor:
         self.frame = first_frame
-        return super().denoise(*inputs, first_frame=first_frame)  # type: ignore[arg-type]
+        return super().denoise(*inputs, first_frame=first_frame, cache_only=cache_only)  # type: ignore[arg-type]
 
     def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
         made = super().advance(latent, predicted, step, noise)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from ff_bench import records, runs
+from ff_bench.errors import UsageError
 
 
 def _row(
@@ -117,3 +118,24 @@ def test_rows_survive_a_kill(tmp_path: Path) -> None:
     numbers = [item["n"] for item in records.read(path)]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > 50
+
+
+@pytest.mark.parametrize("ending", records.TABLES)
+def test_a_table_of_rows_reads_back(tmp_path: Path, ending: str) -> None:
+    rows = records.frame([_row(), _row(clip=0, value=0.5)])
+    written = {path.suffix: path for path in records.write_tables(rows, tmp_path)}
+    found = records.read_table(written[ending])
+    assert found["value"].tolist() == [1.0, 0.5]
+    assert list(found.columns) == list(rows.columns)
+
+
+def test_what_is_no_table_of_rows_is_a_sentence(tmp_path: Path) -> None:
+    broken, other = tmp_path / "broken.parquet", tmp_path / "other.csv"
+    broken.write_bytes(b"PAR1 nothing")
+    other.write_text("a,b\n1,2\n")
+    newer = tmp_path / "newer.csv"
+    records.frame([_row(schema=99)]).to_csv(newer, index=False)
+    for path, word in ((broken, "cannot be read"), (other, "no column"), (newer, "schema")):
+        with pytest.raises(UsageError, match=word) as error:
+            records.read_table(path)
+        assert str(path) in str(error.value)

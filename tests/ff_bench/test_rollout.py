@@ -29,10 +29,19 @@ class Recording(Mini):
         self.seen: list[tuple[int, float, Tensor]] = []
 
     def denoise(
-        self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int
+        self,
+        latent: Tensor,
+        noise: Tensor,
+        conditioning: object,
+        attend: Attend,
+        *,
+        first_frame: int,
+        cache_only: bool = False,
     ) -> Tensor:
         self.seen.append((first_frame, float(noise[0, 0]), latent.clone()))
-        return super().denoise(latent, noise, conditioning, attend, first_frame=first_frame)
+        return super().denoise(
+            latent, noise, conditioning, attend, first_frame=first_frame, cache_only=cache_only
+        )
 
     def draws(self) -> list[Tensor]:
         """Return what each chunk was denoised from."""

@@ -84,7 +84,14 @@ class Mini(Model):
         return Conditioning(Motion.of(parsed, self.device), tokens)
 
     def denoise(
-        self, latent: Tensor, noise: Tensor, conditioning: object, attend: Attend, *, first_frame: int
+        self,
+        latent: Tensor,
+        noise: Tensor,
+        conditioning: object,
+        attend: Attend,
+        *,
+        first_frame: int,
+        cache_only: bool = False,
     ) -> Tensor:
         """See `Model.denoise`; all frames of a chunk share one noise level."""
         assert isinstance(conditioning, Conditioning), type(conditioning)
@@ -92,7 +99,9 @@ class Mini(Model):
         numbers = torch.arange(first_frame, first_frame + frames, device=latent.device).expand(batch, frames)
         features = token_features(conditioning.motion, numbers).to(self.dtype)
         tokens = latent.flatten(3).transpose(2, 3).flatten(1, 2).to(self.dtype)
-        predicted = self.network(tokens, features, noise[:, :1], conditioning.tokens, attend)
+        predicted = self.network(
+            tokens, features, noise[:, :1], conditioning.tokens, attend, cache_only=cache_only
+        )
         return folded(predicted.float(), frames)
 
     def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:

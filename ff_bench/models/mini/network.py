@@ -149,15 +149,24 @@ class Block(nn.Module):
         """
         batch, count, _ = x.shape
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (levels + self.table).to(x.dtype).unbind(2)
-        qkv = self.qkv(modulate(x, shift, scale)).view(batch, count, 3, self.heads, self.head_dim)
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # (B, H, N, D)
-        queries = F.rms_norm(queries, (self.head_dim,), self.query_norm.to(x.dtype), 1e-6)
-        keys = F.rms_norm(keys, (self.head_dim,), self.key_norm.to(x.dtype), 1e-6)
-        seen = attend(layer, queries, keys, values)
+        seen = attend(layer, *self._projected(modulate(x, shift, scale)))
         x = gated(x, self.out(seen.transpose(1, 2).reshape(batch, count, -1)), gate)
         x = x + self._cross(x, prompt)
         hidden = F.gelu(self.up(modulate(x, shift_mlp, scale_mlp)), approximate="tanh")
         return gated(x, self.down(hidden), gate_mlp)
+
+    def project(self, x: Tensor, levels: Tensor, attend: Attend, layer: int) -> None:
+        """Hand queries, keys and values to `attend` and stop: what a cache needs of the last block."""
+        shift, scale = (levels + self.table).to(x.dtype)[:, :, :2].unbind(2)
+        attend(layer, *self._projected(modulate(x, shift, scale)))
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, N, head_dim), normalised, un-rotated."""
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.heads, self.head_dim)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)
+        queries = F.rms_norm(queries, (self.head_dim,), self.query_norm.to(x.dtype), 1e-6)
+        keys = F.rms_norm(keys, (self.head_dim,), self.key_norm.to(x.dtype), 1e-6)
+        return queries, keys, values
 
     def _cross(self, x: Tensor, prompt: Tensor) -> Tensor:
         batch, count, dim = x.shape
@@ -199,7 +208,16 @@ class MiniNetwork(nn.Module):
         )
         return torch.cat([palettes, rest], 1)
 
-    def forward(self, x: Tensor, features: Tensor, noise: Tensor, prompt: Tensor, attend: Attend) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        features: Tensor,
+        noise: Tensor,
+        prompt: Tensor,
+        attend: Attend,
+        *,
+        cache_only: bool = False,
+    ) -> Tensor:
         """Predict the clean tokens.
 
         Args:
@@ -208,14 +226,19 @@ class MiniNetwork(nn.Module):
             noise: (B, G) noise level in [0, 1] of each of G equal groups of tokens.
             prompt: (B, P, D) from `prompt_tokens`.
             attend: self-attention, `(layer, queries, keys, values) -> (B, H, N, head_dim)`, all un-rotated.
+            cache_only: stop at the last block's keys and values.
 
         Returns:
-            (B, N, TOKEN_DIM), the predicted x0.
+            (B, N, TOKEN_DIM), the predicted x0; `x` where `cache_only`.
         """
         hidden = self.patch(x) + self.feature(features)
         embedded = self.time(_sinusoid(noise).to(x.dtype))
         levels = self.level(F.silu(embedded)).unflatten(-1, (6, self.size.dim))
         for layer, block in enumerate(self.blocks):
+            if cache_only and layer == self.size.depth - 1:
+                assert isinstance(block, Block), type(block)
+                block.project(hidden, levels, attend, layer)
+                return x
             hidden = block(hidden, levels, prompt, attend, layer)
         shift, scale = (self.head_table + embedded[:, :, None]).to(hidden.dtype).unbind(2)
         predicted: Tensor = self.head(modulate(hidden, shift, scale))

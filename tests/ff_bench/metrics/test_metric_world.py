@@ -50,6 +50,7 @@ def test_exact_return_reaches_the_cap() -> None:
     found = scores(true_video())
     assert number(found["revisit_psnr"]) == PSNR_CAP
     assert number(found["revisit_psnr_last"]) == PSNR_CAP
+    assert number(found["anchor_psnr"]) == PSNR_CAP
     assert number(found["scene_consistency"]) == pytest.approx(1, abs=1e-4)
     assert number(found["chance_psnr"]) < 25
     assert found["memory"].status == "undefined"
@@ -186,3 +187,24 @@ def test_chance_takes_the_farthest_seen_place() -> None:
     elsewhere = geometry.elsewhere[0, 0, 10]
     frame, column = divmod(int(elsewhere), 64)
     assert shown[frame, column] == 10 + RING // 2
+
+
+def test_anchor_compares_at_the_same_screen_column() -> None:
+    """A vignette fixed to the screen: the same at every lap, but not the same as the view at the border.
+
+    Not quite at the cap: what is in view at the start has no view at the border in its first visit.
+    """
+    video = true_video()
+    shade = 1 - 0.3 * (np.abs(np.arange(64) - 31.5) / 31.5) ** 2
+    dimmed = (video.frames * shade[None, None, :, None]).round().astype(np.uint8)
+    found = scores(replace(video, frames=dimmed))
+    assert number(found["anchor_psnr"]) > 50
+    assert number(found["revisit_psnr"]) < 30
+
+
+def test_anchor_of_a_forgotten_place_is_near_chance() -> None:
+    video = true_video()
+    other = true_video(seed=2).frames
+    half = len(video.frames) // 2
+    found = scores(replace(video, frames=np.concatenate([video.frames[:half], other[half:]])))
+    assert number(found["anchor_psnr"]) < 35

@@ -144,3 +144,23 @@ def test_the_doubled_sequence_is_causal_by_chunk() -> None:
     assert torch.equal(blocks[0, :, 1], torch.zeros(CHUNKS, CHUNKS))
     assert torch.equal(blocks[1, :, 0], past - torch.eye(CHUNKS))  # noisy sees the clean past
     assert torch.equal(blocks[1, :, 1], torch.eye(CHUNKS))
+
+
+def test_a_pass_for_the_cache_alone_writes_the_same_keys_and_values(inputs: Inputs) -> None:
+    contexts = []
+    for cache_only in (False, True):
+        model = tiny_model()
+        tokens = model.network.prompt_tokens(inputs.indices)
+        protocol = Protocol(position="absolute")
+        context = Context(Full(), model.shape, Budget(None), protocol, batch=2, capacity_tokens=TOKENS)
+        for chunk in range(CHUNKS):
+            part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+            context.start_chunk(chunk, 3 * chunk)
+            context.start_pass(torch.zeros(2, 3), True, cache_only=cache_only)
+            told = (inputs.clean[:, part], inputs.features[:, part], torch.zeros(2, 1), tokens)
+            model.network(*told, context.attend, cache_only=cache_only)
+            context.finish_chunk()
+        contexts.append(context)
+    for whole, short in zip(contexts[0].caches, contexts[1].caches, strict=True):
+        assert torch.equal(whole.keys, short.keys)
+        assert torch.equal(whole.values, short.values)
