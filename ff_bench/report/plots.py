@@ -268,9 +268,7 @@ def _share(table: Table, frames: float) -> str:
 def _frames_text(table: Table, tokens: int) -> str:
     frames = _frames(table, tokens)
     share = _share(table, frames)
-    return (
-        f"{tokens} tokens = {frames:g} latent frames ({share} of the video)" if share else f"{tokens} tokens"
-    )
+    return f"{tokens} tokens = {frames:g} frames, {share} of video" if share else f"{tokens} tokens"
 
 
 def _short(table: Table, line: Line) -> str:
