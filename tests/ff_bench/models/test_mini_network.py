@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ff_bench.models.base import Attend
+from ff_bench.models.mini.backbone import Mini
 from ff_bench.models.mini.doubled import Inputs, dense_attention_of, predict, token_angles, visible
 from ff_bench.models.mini.motion import FEATURES, Motion, token_features
 from ff_bench.models.mini.network import (
@@ -103,12 +104,17 @@ def _doubled(inputs: Inputs) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]:
     return out, seen
 
 
-def test_cached_inference_repeats_the_training_graph(inputs: Inputs) -> None:
-    trained, expected = _doubled(inputs)
+def _opened(inputs: Inputs) -> tuple[Mini, Tensor, Context]:
+    """Return the tiny model, its embedded prompts and an empty full cache with room for every chunk."""
     model = tiny_model()
-    tokens = model.network.prompt_tokens(inputs.indices)
     protocol = Protocol(position="absolute")
     context = Context(Full(), model.shape, Budget(None), protocol, batch=2, capacity_tokens=TOKENS)
+    return model, model.network.prompt_tokens(inputs.indices), context
+
+
+def test_cached_inference_repeats_the_training_graph(inputs: Inputs) -> None:
+    trained, expected = _doubled(inputs)
+    model, tokens, context = _opened(inputs)
     for chunk in range(CHUNKS):
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         context.start_chunk(chunk, FIRST_FRAME + 3 * chunk)
@@ -149,10 +155,7 @@ def test_the_doubled_sequence_is_causal_by_chunk() -> None:
 def test_a_pass_for_the_cache_alone_writes_the_same_keys_and_values(inputs: Inputs) -> None:
     contexts = []
     for cache_only in (False, True):
-        model = tiny_model()
-        tokens = model.network.prompt_tokens(inputs.indices)
-        protocol = Protocol(position="absolute")
-        context = Context(Full(), model.shape, Budget(None), protocol, batch=2, capacity_tokens=TOKENS)
+        model, tokens, context = _opened(inputs)
         for chunk in range(CHUNKS):
             part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
             context.start_chunk(chunk, 3 * chunk)
