@@ -72,24 +72,31 @@ def names(field: str, value: object) -> tuple[str | int, ...] | None:
     return tuple(item for item in items if isinstance(item, str | int))
 
 
-def keys(where: str, given: Mapping[str, object], known: Iterable[str]) -> None:
+def keys(where: str, given: Mapping[str, object], every: Iterable[str]) -> None:
     """Refuse a key that is not known, and say when a known one is missing.
 
     Args:
         where: path of the mapping, empty for the top level.
         given: the mapping as composed.
-        known: every key that must be there.
+        every: every key that must be there.
     """
-    allowed = list(known)
+    allowed = list(every)
     prefix = f"{where}." if where else ""
-    for key in given:
-        if key not in allowed:
-            raise unknown_key(f"{prefix}{key}", given[key], [f"{prefix}{name}" for name in allowed])
+    known(where, given, allowed)
     for key in allowed:
         if key not in given:
             raise UsageError(
                 f"{prefix}{key} is missing: it was deleted, leave it out of '~' to keep its default"
             )
+
+
+def known(where: str, given: Mapping[str, object], allowed: Iterable[str]) -> None:
+    """Refuse a key that is not among the allowed ones; any of them may be missing."""
+    names = list(allowed)
+    prefix = f"{where}." if where else ""
+    for key in given:
+        if key not in names:
+            raise unknown_key(f"{prefix}{key}", given[key], [f"{prefix}{name}" for name in names])
 
 
 def unknown_key(key: str, value: object, known: Iterable[str]) -> UsageError:

@@ -180,11 +180,19 @@ def doctor(words: Sequence[str]) -> int:
     return 0 if is_sound else 1
 
 
+def verify(words: Sequence[str]) -> int:
+    """Check the weights of a model: `verify model=NAME [--upstream DIR] [--quick]`."""
+    from ff_bench.verify import run as examine
+
+    return examine(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "report": report,
     "ls": ls,
     "doctor": doctor,
+    "verify": verify,
 }
 
 

@@ -34,13 +34,18 @@ from ff_bench.errors import UsageError
 from ff_bench.explain import explain, refuse_odd_choices
 
 CONFIG = "config"
+BASES = "base"
+"""Name of folders whose files others start from."""
 MODES = ("experiment", "hydra")
 """Keys that may turn a single run into a sweep."""
 BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 class ConfSource(FileConfigSource):
-    """A directory of configurations in which a folder without YAML (`prompts/`) is no group of choices."""
+    """A directory of configurations in which two kinds of folders are no group of choices.
+
+    One without YAML (`prompts/`), and one of files that others start from (`model/base/`).
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -50,6 +55,8 @@ class ConfSource(FileConfigSource):
     def is_group(self, config_path: str) -> bool:
         """Say whether a folder offers choices."""
         folder = Path(self.path) / config_path
+        if folder.name == BASES:
+            return False
         return super().is_group(config_path) and any(folder.rglob("*.yaml"))
 
 

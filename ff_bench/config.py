@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ff_bench import checks, prompts, protocol, traits
-from ff_bench.errors import UsageError, out_of_range
+import policies
+from ff_bench import checks, model_config, prompts, protocol, shipped, traits
+from ff_bench.errors import UsageError, not_one_of, out_of_range
 from ff_bench.files import checkpoint_sha256
-from ff_bench.models.facts import MODELS, ModelFacts, facts
+from ff_bench.model_config import ModelConfig
+from ff_bench.models.facts import ModelFacts
 from ff_bench.prompts import PromptSet, PromptSpec
 from ff_bench.protocol import ProtocolConfig
 from ff_bench.quantities import (
@@ -23,8 +25,10 @@ from ff_bench.quantities import (
     parse_budget,
     parse_length,
 )
+from ff_bench.shipped import conf_dir
 
-PACKAGE = Path(__file__).parent
+__all__ = ["ModelConfig", "PolicyConfig", "RunConfig", "build", "conf_dir"]
+
 STAGES = ("generate", "score", "report")
 SAVES = ("record", "video")
 TOP = (
@@ -32,27 +36,6 @@ TOP = (
     "seed", "steps", "dtype", "batch", "device", "workers", "stages", "save", "overwrite", "dry_run",
     "runs_dir",
 )  # fmt: skip
-
-
-def conf_dir() -> Path:
-    """Return the directory of configurations: beside pyproject.toml, else inside the package."""
-    checkout = PACKAGE.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
-        return checkout / "conf"
-    return PACKAGE / "conf"
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which model, with the sha256 of its checkpoint ('absent' where the weights are not there)."""
-
-    name: str
-    checkpoint: str
-
-    @property
-    def facts(self) -> ModelFacts:
-        """Sizes of the model."""
-        return facts(self.name)
 
 
 @dataclass(frozen=True)
@@ -64,17 +47,26 @@ class PolicyConfig:
         fields: hyper-parameters, complete.
         is_full: whether it keeps everything whatever the budget.
         source_sha256: digest of a .py file of the user's, else empty.
+        rule: name of the context rule where the model chose the policy (`policy=native`), else empty.
     """
 
     name: str
     fields: dict[str, object]
     is_full: bool = False
     source_sha256: str = ""
+    rule: str = ""
 
     @property
     def label(self) -> str:
         """Name for folders and tables."""
+        if self.rule:
+            return traits.NATIVE
         return Path(self.name).stem if self.name.endswith(".py") else self.name
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """Hyper-parameters for rows and identities; of `native` also its rule and the policy that does it."""
+        return {"rule": self.rule, "policy": self.name, **self.fields} if self.rule else dict(self.fields)
 
 
 @dataclass(frozen=True)
@@ -119,25 +111,30 @@ def build(tree: Mapping[str, Any], base: Mapping[str, Any]) -> RunConfig:
         UsageError: with field, value and what is allowed.
     """
     checks.keys("", {"metrics": {}, **tree}, TOP)
-    model = _model(tree["model"], base["model"])
-    policy = _policy(tree["policy"], base["policy"])
-    dtype = checks.choice("dtype", tree["dtype"], list(ELEMENT_BYTES))
-    length = parse_length(tree["length"], model.facts)
-    budget = _budget(tree["budget"], policy, model.facts, dtype=dtype, length=length)
+    model = model_config.resolve(tree["model"], base["model"])
+    known = model.facts
+    policy = _policy(tree["policy"], base["policy"], known)
+    dtype = known.dtype if tree["dtype"] is None else tree["dtype"]
+    dtype = checks.choice("dtype", dtype, list(ELEMENT_BYTES))
+    length = parse_length(tree["length"], known)
+    budget = _budget(tree["budget"], policy, known, dtype=dtype, length=length)
     kept = protocol.resolve(
         tree["protocol"],
         base["protocol"],
         policy=policy.name,
         label=policy.label,
         budget=budget,
-        facts=model.facts,
+        facts=known,
+        forced=known.native.protocol if policy.rule else {},
     )
-    check_budget(budget, model.facts, sink=kept.sink, recent=kept.recent)
-    listed = prompts.load(tree["prompts"], conf_dir() / "prompts", model=model.name)
+    check_budget(budget, known, sink=kept.sink, recent=kept.recent)
+    asked = known.default_prompts if tree["prompts"] is None else tree["prompts"]
+    listed = prompts.load(asked, conf_dir() / "prompts", model=known)
+    chosen = prompts.choose(listed, ids=checks.names("ids", tree["ids"]), limit=_limit(tree["limit"]))
     config = RunConfig(
-        model=model, policy=policy, protocol=kept, budget=budget, length=length, prompts=listed,
-        chosen=prompts.choose(listed, ids=checks.names("ids", tree["ids"]), limit=_limit(tree["limit"])),
-        seeds=checks.seeds(tree["seed"]), steps=_steps(tree["steps"], model.facts),
+        model=_with_digests(model, texts(chosen), dtype), policy=policy, protocol=kept, budget=budget,
+        length=length, prompts=listed, chosen=chosen,
+        seeds=checks.seeds(tree["seed"]), steps=_steps(tree["steps"], known),
         dtype=dtype, batch=checks.whole("batch", tree["batch"], low=1, high=256),
         device=_device(tree["device"]), workers=checks.whole("workers", tree["workers"], low=1, high=256),
         stages=checks.words("stages", tree["stages"], STAGES), save=checks.words("save", tree["save"], SAVES),
@@ -151,6 +148,11 @@ def build(tree: Mapping[str, Any], base: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+def texts(chosen: Sequence[PromptSpec]) -> tuple[str, ...]:
+    """Return every text that a model reads for these prompts."""
+    return tuple(dict.fromkeys(text for prompt in chosen for text in (prompt.text, *prompt.later)))
+
+
 def _check_together(config: RunConfig) -> None:
     if not config.stages:
         raise out_of_range("stages", config.stages, f"a non-empty list of {', '.join(STAGES)}")
@@ -159,6 +161,11 @@ def _check_together(config: RunConfig) -> None:
             f"save=[{','.join(config.save)}] is not allowed with stages=[{','.join(config.stages)}]: "
             "scores read the record; add it to save or leave score out of stages"
         )
+    if config.protocol.noise == "upstream" and config.batch > 1:
+        raise UsageError(
+            f"batch={config.batch} is not allowed with protocol.noise=upstream: the original draws for one "
+            "video at a time, allowed is 1"
+        )
     if config.runs_dir.exists() and not config.runs_dir.is_dir():
         raise UsageError(
             f"runs_dir={config.runs_dir} is not allowed: it is a file, runs_dir must be a directory"
@@ -166,25 +173,49 @@ def _check_together(config: RunConfig) -> None:
 
 
 def _budget(value: object, policy: PolicyConfig, facts: ModelFacts, *, dtype: str, length: Length) -> Budget:
-    """Resolve the budget; a policy that keeps everything has the full one, a wrong one is still refused."""
+    """Resolve the budget; a policy that has its own takes that, a wrong one of the user is still refused."""
     frames, element_bytes = length.latent_frames, ELEMENT_BYTES[dtype]
     asked = parse_budget(value, facts, latent_frames=frames, element_bytes=element_bytes)
-    return Budget(asked="full", tokens=None) if policy.is_full else asked
+    if policy.is_full:
+        return Budget(asked="full", tokens=None)
+    if policy.rule:
+        own = facts.native.budget
+        return parse_budget(
+            own, facts, latent_frames=frames, element_bytes=element_bytes, field="model.native.budget"
+        )
+    return asked
 
 
-def _model(tree: object, base: Mapping[str, Any]) -> ModelConfig:
-    fields = checks.fields("model", tree, base)
-    name = checks.choice("model", fields["name"], list(MODELS))
-    return ModelConfig(name=name, checkpoint=checkpoint_sha256(facts(name).weights))
+def _with_digests(model: ModelConfig, texts: Sequence[str], dtype: str) -> ModelConfig:
+    """Digest the files of a model, as far as they are here."""
+    if model.facts.weights:
+        return replace(model, checkpoint=checkpoint_sha256(model.facts.weights))
+    found = model.room.digests(model.fields, prompts=texts, dtype=dtype)
+    others = tuple(sorted((key, value) for key, value in found.items() if key != "checkpoint"))
+    return replace(model, checkpoint=found["checkpoint"], others=others)
 
 
-def _policy(tree: object, base: Mapping[str, Any]) -> PolicyConfig:
+def _policy(tree: object, base: Mapping[str, Any], facts: ModelFacts) -> PolicyConfig:
     fields = checks.fields("policy", tree, base)
     name = checks.text("policy.name", fields.pop("name"))
     if name != base["name"]:
         raise UsageError(f"policy.name={name} is not allowed: choose a policy by policy={name}")
+    if name == traits.NATIVE:
+        return _native(facts)
     source = hashlib.sha256(Path(name).read_bytes()).hexdigest() if name.endswith(".py") else ""
     return PolicyConfig(name=name, fields=fields, is_full=traits.is_full(name), source_sha256=source)
+
+
+def _native(facts: ModelFacts) -> PolicyConfig:
+    """Turn `native` into the policy that the model was released with; a model that keeps all has `full`."""
+    native = facts.native
+    if native.policy not in policies.POLICIES:
+        raise not_one_of("model.native.policy", native.policy, policies.POLICIES)
+    if traits.is_full(native.policy):
+        return PolicyConfig(name=native.policy, fields=dict(native.fields), is_full=True)
+    base = shipped.policy_fields(native.policy)
+    fields = checks.fields("model.native.fields", {**base, **native.fields}, base)
+    return PolicyConfig(name=native.policy, fields=fields, rule=native.rule)
 
 
 def _metrics(tree: object, base: Mapping[str, Any]) -> dict[str, dict[str, object]]:
@@ -198,7 +229,15 @@ def _limit(value: object) -> int | None:
 
 
 def _steps(value: object, facts: ModelFacts) -> int:
-    return facts.steps if value is None else checks.whole("steps", value, low=1, high=1000)
+    if value is None:
+        return facts.steps
+    steps = checks.whole("steps", value, low=1, high=1000)
+    if facts.has_own_steps and steps != facts.steps:
+        raise UsageError(
+            f"steps={steps} is not allowed with model={facts.name}: it was distilled for {facts.steps}, "
+            "model.steps=[...] names others"
+        )
+    return steps
 
 
 def _device(value: object) -> str:

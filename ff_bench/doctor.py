@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from ff_bench import __version__
-from ff_bench.files import checkpoint_sha256
-from ff_bench.models.facts import MODELS
+from ff_bench import __version__, shipped
+from ff_bench.models.facts import architecture
 from ff_bench.plan import grid, size
 
 Finding = tuple[str, str, str, str]
 """Thing, state (ok, missing, optional), what was found, how to get it."""
 EXTRAS = {
+    "diffusers": ("wan", "VAE and text encoder of the Wan family"),
     "wandb": ("wandb", "logs to Weights & Biases"),
     "kvpress": ("oracle", "compares policies with an independent implementation"),
     "vbench": ("vbench", "scores with VBench, in an environment of its own"),
@@ -105,18 +105,16 @@ def _encoders() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    for facts in MODELS.values():
-        digest = checkpoint_sha256(facts.weights)
-        if digest == "absent":
-            names = ", ".join(path.name for path in facts.weights if not path.is_file())
-            yield (
-                f"{facts.name} weights",
-                "missing",
-                f"{names} not found",
-                "python scripts/train_mini.py, or git checkout of the weights",
-            )
-        else:
-            yield (f"{facts.name} weights", "ok", f"sha256 {digest[:12]}", "")
+    """Yield what the models load, each once: members of a family share most of it."""
+    needs = {}
+    for name in shipped.models():
+        fields = shipped.model_fields(name)
+        room = architecture(str(fields["architecture"]))
+        needs.update({need.what: need for need in room.needs(room.read(fields))})
+    for what, need in sorted(needs.items(), key=lambda item: item[0].startswith("Wan ")):
+        lacking = "missing" if need.is_shipped else "optional"
+        state = "ok" if need.found else lacking
+        yield (what, state, need.found or "not here", "" if need.found else need.command)
 
 
 def _extras() -> Iterator[Finding]:

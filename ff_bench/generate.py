@@ -7,17 +7,18 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import policies
 from ff_bench import models, prefixes, records, runs, video
-from ff_bench.config import RunConfig
+from ff_bench.config import ModelConfig, RunConfig
 from ff_bench.models.base import Model
+from ff_bench.noise import UpstreamDraws
 from ff_bench.rollout import Chunk, Take, rollout
 from ff_bench.runs import VideoSpec
 from policies.base import Budget, Policy, Protocol
@@ -32,7 +33,8 @@ def generate(
 ) -> None:
     """Generate videos of one configuration side by side and write their folders.
 
-    Videos with prefixes of different lengths run one group after the other. Finished videos among `specs` are
+    Videos with prefixes of different lengths, or whose prompts change at different times, run one group after the
+    other. Finished videos among `specs` are
     made along, so that a batch gives the same result however much of it is done, and are not written again.
 
     Args:
@@ -44,13 +46,16 @@ def generate(
         Locked: where another process works on one of them.
         FloatingPointError: where latents are not finite, with the chunk and the policy.
     """
-    model = load_model(config.model.name, config.device, config.dtype)
+    model = load_model(config.model, config.device, config.dtype)
     if config.device != "cpu":
         torch.cuda.set_device(config.device)  # events and default streams are those of the current device
-    groups: dict[int, list[VideoSpec]] = {}
+    groups: dict[tuple[object, ...], list[VideoSpec]] = {}
     for spec in specs:
-        groups.setdefault(prefixes.length(config, spec.prompt.text), []).append(spec)
-    for prefix_frames, group in groups.items():
+        times = tuple(seconds for seconds, _ in spec.prompt.switches)
+        key = (prefixes.length(config, spec.prompt), times, spec.prompt.start is not None)
+        groups.setdefault(key, []).append(spec)
+    for (prefix_frames, *_), group in groups.items():
+        assert isinstance(prefix_frames, int), prefix_frames
         with ExitStack() as locks:
             locked = runs.unfinished(group)
             for spec in locked:
@@ -63,10 +68,16 @@ def generate(
                 advance(len(group) * config.length.latent_frames)
 
 
-@lru_cache(maxsize=2)
-def load_model(name: str, device: str, dtype: str) -> Model:
-    """Load a model once per process."""
-    return models.load(name, device=device, dtype=DTYPES[dtype])
+_LOADED: dict[str, Model] = {}
+
+
+def load_model(model: ModelConfig, device: str, dtype: str) -> Model:
+    """Load a model once per process; the last one is kept."""
+    key = f"{model!r} {device} {dtype}"
+    if key not in _LOADED:
+        _LOADED.clear()
+        _LOADED[key] = models.load(model, device=device, dtype=DTYPES[dtype])
+    return _LOADED[key]
 
 
 def _generate_group(
@@ -79,26 +90,52 @@ def _generate_group(
     advance: Callable[[int], None],
 ) -> None:
     """Generate videos whose prefixes (B, P, C, h, w) have one length; write those that are wanted."""
-    prompts, seeds = [spec.prompt.text for spec in group], [spec.seed for spec in group]
-    take = Take(prompts, seeds, config.length.latent_frames, config.steps, prefix)
-    prefix_frames = 0 if prefix is None else prefix.shape[1]
-    context = make_context(model, config, seeds=seeds, prefix_frames=prefix_frames)
+    take = make_take(model, config, group, prefix)
+    context = make_context(model, config, seeds=take.seeds, prefix_frames=take.prefix_frames)
     began = time.perf_counter()
     _reset_peak(config.device)
     pictures: list[np.ndarray] = []
+    latents: list[Tensor] = []
     traces: list[list[dict[str, Any]]] = [[] for _ in group]
     for chunk in rollout(model, context, take):
-        begin = time.perf_counter()
-        pictures.append(model.decode(chunk.latents).cpu().numpy())
-        decode_seconds = time.perf_counter() - begin
+        assert chunk.pictures is not None, chunk
+        pictures.append(chunk.pictures.cpu().numpy())
+        if config.facts.latent_record:
+            latents.append(chunk.latents.cpu())
         for index, trace in enumerate(traces):
-            trace.append(_trace(chunk, index, len(group), decode_seconds=decode_seconds))
-        advance(len(group) * model.shape.chunk_frames)
+            trace.append(_trace(chunk, index, len(group)))
+        advance(len(group) * chunk.latents.shape[1])
     frames = np.concatenate(pictures, 1)[:, : config.length.frames]  # (B, T, H, W, 3) uint8
     seconds = (time.perf_counter() - began) / len(group)
     for index, spec in enumerate(group):
         if spec in wanted:
-            _write(spec, frames[index], traces[index], prefix_frames=prefix_frames, seconds=seconds)
+            record = torch.cat([part[index] for part in latents]) if latents else None
+            _write(
+                spec, frames[index], record, traces[index], prefix_frames=take.prefix_frames, seconds=seconds
+            )
+
+
+def make_take(model: Model, config: RunConfig, group: Sequence[VideoSpec], prefix: Tensor | None) -> Take:
+    """Say what is generated for videos of one configuration side by side.
+
+    Args:
+        model: the backbone.
+        config: of the videos.
+        group: B videos whose prompts change at the same times.
+        prefix: (B, P, C, h, w) latents that they start from, or None.
+    """
+    prompts, seeds = [spec.prompt.text for spec in group], [spec.seed for spec in group]
+    frames, draws = config.length.latent_frames, None
+    if config.protocol.noise == "upstream":
+        draws = UpstreamDraws(
+            seeds[0], frames, model.latent_shape, prefix_frames=0 if prefix is None else prefix.shape[1],
+            dtype=model.dtype, device=config.device,
+        )  # fmt: skip
+    switches = {}
+    for place, (seconds, _) in enumerate(group[0].prompt.switches):
+        frame = config.facts.needed_latents(round(seconds * config.facts.fps) + 1) - 1
+        switches[frame] = [spec.prompt.switches[place][1] for spec in group]
+    return Take(prompts, seeds, frames, config.steps, prefix, switches, draws)
 
 
 def make_context(model: Model, config: RunConfig, *, seeds: Sequence[int], prefix_frames: int) -> Context:
@@ -116,6 +153,7 @@ def make_context(model: Model, config: RunConfig, *, seeds: Sequence[int], prefi
         passes=kept.passes, denominator=kept.denominator, unit=kept.unit, share=kept.share,
         position=kept.position, query_stride=kept.query_stride, charge_state=kept.charge_state,
     )  # fmt: skip
+    turns = model.turns(config.length.latent_frames, steps=config.steps)
     whole = (config.length.latent_frames - shape.chunk_frames) * shape.frame_tokens
     in_prefix = (prefix_frames - shape.chunk_frames) * shape.frame_tokens
     return Context(
@@ -124,7 +162,8 @@ def make_context(model: Model, config: RunConfig, *, seeds: Sequence[int], prefi
         Budget(tokens, kept.sink if is_bound else 0, kept.recent if is_bound else 0),
         protocol,
         batch=len(seeds),
-        capacity_tokens=whole if tokens is None else max(tokens, in_prefix),
+        capacity_tokens=whole if tokens is None else max(min(tokens, whole), in_prefix),
+        pass_tokens=max(turn.widest for turn in turns) * shape.frame_tokens,
         seed=list(seeds),
         dtype=DTYPES[config.dtype],
         device=config.device,
@@ -136,7 +175,7 @@ def make_policy(config: RunConfig) -> Policy:
     return policies.load(config.policy.name)(**config.policy.fields)
 
 
-def _trace(chunk: Chunk, index: int, batch: int, *, decode_seconds: float) -> dict[str, Any]:
+def _trace(chunk: Chunk, index: int, batch: int) -> dict[str, Any]:
     """Make one line of the trace: seconds and bytes are the share of one of the `videos` side by side."""
     numbers = {
         name: value / batch if name in PER_VIDEO else value
@@ -145,9 +184,9 @@ def _trace(chunk: Chunk, index: int, batch: int, *, decode_seconds: float) -> di
     }
     return {
         "chunk": chunk.number, "frame": chunk.first_frame, "prefix": chunk.is_prefix, "videos": batch,
-        "seconds": (chunk.seconds + decode_seconds) / batch,
+        "seconds": (chunk.seconds + chunk.decode_seconds) / batch,
         "model_seconds": (chunk.seconds - chunk.policy_seconds) / batch,
-        "policy_seconds": chunk.policy_seconds / batch, "decode_seconds": decode_seconds / batch,
+        "policy_seconds": chunk.policy_seconds / batch, "decode_seconds": chunk.decode_seconds / batch,
         **numbers, "kept": chunk.summary["kept"][index],
     }  # fmt: skip
 
@@ -155,16 +194,20 @@ def _trace(chunk: Chunk, index: int, batch: int, *, decode_seconds: float) -> di
 def _write(
     spec: VideoSpec,
     frames: np.ndarray,
+    latents: Tensor | None,
     trace: Sequence[dict[str, Any]],
     *,
     prefix_frames: int,
     seconds: float,
 ) -> None:
-    """Write everything of one video, its manifest last."""
+    """Write everything of one video, its manifest last; the record is latents (F, C, h, w) or else the frames."""
     config, folder = spec.config, spec.folder
     peak = _peak_bytes(config.device)
     runs.prepare(folder)
-    if "record" in config.save:
+    if "record" in config.save and latents is not None:
+        with runs.temporary(folder / runs.LATENTS) as part:
+            save_file({"latents": latents.contiguous()}, part)
+    elif "record" in config.save:
         with runs.temporary(folder / runs.RECORD) as part:
             video.write_record(part, frames, config.facts.fps)
     if "video" in config.save:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from ff_bench import prompts, runs, traits
+from ff_bench import prompts, runs, shipped, traits
 from ff_bench.config import conf_dir
 from ff_bench.errors import UsageError, not_one_of
-from ff_bench.models.facts import MODELS
+from ff_bench.models.facts import architecture, facts
 from ff_bench.plan import grid
 
 
@@ -34,19 +34,29 @@ def describe(words: Sequence[str]) -> str:
 
 def _models(_: Sequence[str]) -> list[str]:
     rows = []
-    for facts in MODELS.values():
-        weights = "yes" if all(path.is_file() for path in facts.weights) else "missing"
-        shape = f"{facts.layers} layers x {facts.heads} heads x {facts.head_dim}"
+    for name in shipped.models():
+        known = facts(name)
         rows.append(
             [
-                facts.name,
-                shape,
-                f"{facts.width}x{facts.height} at {facts.fps} fps",
-                str(facts.frame_tokens),
-                weights,
+                name,
+                f"{known.layers} layers x {known.heads} heads x {known.head_dim}",
+                f"{known.width}x{known.height} at {known.fps} fps",
+                f"{known.frame_tokens}, {known.chunk_frames} frames",
+                str(known.steps),
+                known.native.rule,
+                "yes" if _is_here(name) else "no",
             ]
         )
-    return grid(("model", "cache", "video", "tokens per latent frame", "weights"), rows)
+    columns = ("model", "cache", "video", "tokens per frame, chunk", "steps", "native rule", "weights here")
+    lines = grid(columns, rows)
+    return [*lines, "", "ff-bench doctor names what is not here and the command that gets it"]
+
+
+def _is_here(name: str) -> bool:
+    """Say whether the weights of a shipped model itself are on this machine."""
+    fields = shipped.model_fields(name)
+    room = architecture(str(fields["architecture"]))
+    return all(need.found for need in room.needs(room.read(fields)) if need.what.startswith(name))
 
 
 def _policies(_: Sequence[str]) -> list[str]:
@@ -55,6 +65,8 @@ def _policies(_: Sequence[str]) -> list[str]:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         name = fields.pop("name")
         shown = " ".join(f"{key}={value}" for key, value in fields.items())
+        if name == traits.NATIVE:
+            shown = "the rule that the model was released with (ff-bench ls models)"
         rows.append(
             [
                 name,
@@ -80,13 +92,15 @@ def _metrics(_: Sequence[str]) -> list[str]:
 def _prompts(_: Sequence[str]) -> list[str]:
     rows = []
     for name in prompts.set_files(conf_dir() / "prompts"):
-        listed = prompts.load(name, conf_dir() / "prompts", model=_reader(name))
+        listed = prompts.load(name, conf_dir() / "prompts", model=facts(_reader(name)))
         rows.append([name, str(len(listed.prompts)), listed.licence, listed.sha256[:12], listed.source])
     return grid(("prompts", "lines", "licence", "sha256", "source"), rows)
 
 
 def _reader(name: str) -> str:
-    return next((facts.name for facts in MODELS.values() if name in facts.prompt_sets), "")
+    """Return a model that reads a set: one that names it, else one that reads any text."""
+    sets = {model: facts(model).prompt_sets for model in shipped.models()}
+    return next((model for model, own in sets.items() if name in own), next(m for m in sets if not sets[m]))
 
 
 def _experiments(_: Sequence[str]) -> list[str]:

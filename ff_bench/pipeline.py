@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import policies
 from ff_bench import records, runs, score, workers
-from ff_bench.config import RunConfig
+from ff_bench.config import RunConfig, texts
 from ff_bench.errors import UsageError
 from ff_bench.runs import VideoSpec
 from ff_bench.workers import Batch
@@ -104,12 +104,28 @@ def check(config: RunConfig) -> RunConfig:
     check_policy(config)
     if config.dry_run:
         return config
-    if config.model.checkpoint == "absent" and runs.unfinished(runs.videos(config)):
-        missing = ", ".join(path.name for path in config.facts.weights if not path.is_file())
-        raise UsageError(
-            f"model={config.model.name} cannot run: {missing} is missing, ff-bench doctor says how to get it"
-        )
-    return replace(config, device=device_of(config.device)) if "generate" in config.stages else config
+    if runs.unfinished(runs.videos(config)):
+        check_files(config)
+    decodes = config.facts.latent_record and "score" in config.stages
+    if "generate" in config.stages or decodes:
+        return replace(config, device=device_of(config.device))
+    return config
+
+
+def check_files(config: RunConfig) -> None:
+    """Check that everything that the model loads is here.
+
+    Raises:
+        UsageError: which file is not, where it was looked for and the command that gets it.
+    """
+    model = config.model
+    if model.facts.weights and model.checkpoint != "absent":
+        return
+    missing = model.room.missing(model.fields, prompts=texts(config.chosen), dtype=config.dtype)
+    if not missing and model.checkpoint == "absent":
+        missing = "its weights are missing, ff-bench doctor says how to get them"
+    if missing:
+        raise UsageError(f"model={model.name} cannot run: {missing}")
 
 
 def check_policy(config: RunConfig) -> None:
@@ -164,7 +180,7 @@ def _generate(configs: Sequence[RunConfig], progress: Progress) -> list[str]:
 
 def _different(work: Iterator[Batch]) -> list[Batch]:
     """Drop batches that another configuration makes as well, such as `full` under two budgets."""
-    return list({tuple(spec.video_id for spec in batch): batch for batch in work}.values())
+    return list({tuple(spec.folder for spec in batch): batch for batch in work}.values())
 
 
 def _finish(configs: Sequence[RunConfig], specs: Sequence[VideoSpec], failures: list[str]) -> Outcome:

@@ -49,9 +49,13 @@ class PlannedVideo:
     @property
     def disk_bytes(self) -> int:
         """Size of the record, about."""
-        config = self.spec.config
-        pixels = config.length.frames * config.facts.height * config.facts.width * 3
-        return int(pixels * RECORD_BITS_PER_VALUE / 8) if "record" in config.save else 0
+        config, facts = self.spec.config, self.spec.config.facts
+        if "record" not in config.save:
+            return 0
+        if facts.latent_record:
+            return config.length.latent_frames * facts.latent_values * ELEMENT_BYTES[config.dtype]
+        pixels = config.length.frames * facts.height * facts.width * 3
+        return int(pixels * RECORD_BITS_PER_VALUE / 8)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def make(configs: Sequence[RunConfig]) -> Plan:
     planned = []
     for spec in specs.values():
         facts, length = spec.config.facts, spec.config.length
-        chunks = length.latent_frames // facts.chunk_frames
+        chunks = len(facts.chunks(length.latent_frames))
         measured = rates[spec.config.runs_dir].get((spec.config.model.name, spec.config.policy.label))
         seconds = measured * length.latent_frames if measured else chunks * facts.chunk_seconds_cpu
         done = not spec.config.overwrite and runs.is_finished(spec.folder, spec.video_id)
@@ -145,6 +149,8 @@ def _totals(plan: Plan) -> list[str]:
         if left and all(video.is_measured for video in left)
         else "a constant of the model for one CPU core"
     )
+    if told.endswith("core") and any(config.facts.latent_record for config in configs):
+        told += ", a GPU takes a small part of it"
     free = shutil.disk_usage(
         next(
             path

@@ -1,4 +1,4 @@
-"""What a video starts with, alike for all policies: a lap under the full cache, the truth, or nothing."""
+"""What a video starts with, alike for all policies: a file, a lap under the full cache, the truth, or nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ff_bench import runs
+from ff_bench import runs, starts
 from ff_bench.config import RunConfig
 from ff_bench.models.base import Model
 from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.prompts import PromptSpec
 from ff_bench.rollout import Take, rollout
 from ff_bench.runs import VideoSpec
 from policies.base import Budget, Protocol
@@ -24,11 +25,13 @@ from policies.full import Full
 FILE = "latents.safetensors"
 
 
-def length(config: RunConfig, prompt: str) -> int:
+def length(config: RunConfig, prompt: PromptSpec) -> int:
     """Return the latent frames of the prefix of a prompt, at most the video."""
+    if prompt.start is not None:
+        return min(starts.latent_frames(prompt.start, config.facts), config.length.latent_frames)
     if config.protocol.prefix == "none":
         return 0
-    return min(MiniPrompt.parse(prompt).prefix_frames(), config.length.latent_frames)
+    return min(MiniPrompt.parse(prompt.text).prefix_frames(), config.length.latent_frames)
 
 
 def latents(model: Model, config: RunConfig, group: Sequence[VideoSpec], frames: int) -> Tensor | None:
@@ -45,6 +48,9 @@ def latents(model: Model, config: RunConfig, group: Sequence[VideoSpec], frames:
     """
     if frames == 0:
         return None
+    given = [spec.prompt.start for spec in group]
+    if given[0] is not None:
+        return torch.stack([starts.latents(path, model, frames) for path in given if path is not None])
     if config.protocol.prefix == "truth":
         return torch.stack([model.truth(spec.prompt.text, spec.seed, frames).cpu() for spec in group])
     folders = [_folder(config, spec, frames) for spec in group]
@@ -67,7 +73,8 @@ def _first_laps(model: Model, config: RunConfig, group: Sequence[VideoSpec], fra
         batch=len(group), capacity_tokens=frames * model.shape.frame_tokens,
         dtype=model.dtype, device=config.device,
     )  # fmt: skip
-    take = Take([spec.prompt.text for spec in group], [spec.seed for spec in group], frames, config.steps)
+    prompts, seeds = [spec.prompt.text for spec in group], [spec.seed for spec in group]
+    take = Take(prompts, seeds, frames, config.steps, decode=False)
     return torch.cat([chunk.latents.float().cpu() for chunk in rollout(model, context, take)], 1)
 
 

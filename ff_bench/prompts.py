@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import logging
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ff_bench import prompt_files
 from ff_bench.errors import UsageError, not_one_of, out_of_range
-from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.models.facts import ModelFacts
+from ff_bench.models.mini.prompt import WORLDS, MiniPrompt
+from ff_bench.prompt_files import ENDINGS, Entry
 
 LOGGER = logging.getLogger(__name__)
-ENDINGS = (".txt", ".csv", ".jsonl")
-LARGEST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """One prompt: an id fit for file names, the text that the model reads and its sha256."""
+    """One prompt.
+
+    Attributes:
+        id: fit for file names.
+        text: what the model reads.
+        sha256: digest of the text and, where there are any, of the switches.
+        switches: times in seconds and the texts that hold from then on, times increasing.
+        start: picture, clip or latents that the video starts from, or None.
+        start_sha256: digest of that file, empty without one.
+    """
 
     id: str
     text: str
     sha256: str
+    switches: tuple[tuple[float, str], ...] = ()
+    start: Path | None = None
+    start_sha256: str = ""
+
+    @property
+    def later(self) -> tuple[str, ...]:
+        """The texts of its switches."""
+        return tuple(text for _, text in self.switches)
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class PromptSet:
 
 
 def list_sha256(texts: Iterable[str]) -> str:
-    """Digest a list of prompts: sha256 over the texts, each followed by a newline, in UTF-8."""
+    """Digest a list of prompts: sha256 over their signatures, each followed by a newline, in UTF-8."""
     return hashlib.sha256("".join(f"{text}\n" for text in texts).encode()).hexdigest()
 
 
@@ -59,21 +73,22 @@ def set_files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.txt"))}
 
 
-def load(value: object, folder: Path, *, model: str) -> PromptSet:
-    """Load a prompt set by name or path and parse each line for the model.
+def load(value: object, folder: Path, *, model: ModelFacts) -> PromptSet:
+    """Load a prompt set by name or path and parse each prompt for the model.
 
     Args:
         value: name of a shipped set, or a path that ends in .txt, .csv or .jsonl.
         folder: where the shipped sets are.
-        model: name of the model; `mini` reads lines of its own language only.
+        model: sizes of the model; `mini` reads lines of its own language only.
 
     Raises:
-        UsageError: for an unknown set, a missing or unreadable file, or a line that the model cannot read.
+        UsageError: for an unknown set, a missing or unreadable file, or a prompt that the model cannot read.
     """
     shipped = set_files(folder)
     if not isinstance(value, str) or not value:
         raise out_of_range("prompts", value, f"a set ({', '.join(shipped)}) or a file {', '.join(ENDINGS)}")
     if value in shipped:
+        _check_set(value, shipped, model)
         return _read(value, shipped[value], model=model, is_shipped=True)
     path = Path(value).expanduser()
     if path.suffix not in ENDINGS:
@@ -84,6 +99,20 @@ def load(value: object, folder: Path, *, model: str) -> PromptSet:
             f"prompts={value} is not allowed: there is no such file; sets are {', '.join(shipped)}"
         )
     return _read(value, path, model=model, is_shipped=False)
+
+
+def _check_set(value: str, shipped: Iterable[str], model: ModelFacts) -> None:
+    """Refuse worlds for a model of text, and text for a model of worlds."""
+    if model.prompt_sets and value not in model.prompt_sets:
+        told, allowed = "text", model.prompt_sets
+    elif not model.prompt_sets and value in WORLDS:
+        told, allowed = "worlds of the embedded model", tuple(name for name in shipped if name not in WORLDS)
+    else:
+        return
+    raise UsageError(
+        f"prompts={value} is not allowed with model={model.name}: it holds {told}, allowed are "
+        f"{', '.join(allowed)} and files of your own"
+    )
 
 
 def choose(
@@ -114,107 +143,67 @@ def _position(prompts: PromptSet, item: str | int) -> int:
     return known.index(item)
 
 
-def _read(value: str, path: Path, *, model: str, is_shipped: bool) -> PromptSet:
-    if path.stat().st_size > LARGEST_BYTES:
-        raise UsageError(f"prompts={value} is not allowed: the file is larger than {LARGEST_BYTES >> 20} MiB")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UsageError(
-            f"prompts={value} is not allowed: the file cannot be read as UTF-8 ({error})"
-        ) from None
-    header, entries = _entries(value, path.suffix, content)
-    if not entries:
-        raise UsageError(f"prompts={value} is not allowed: the file holds no prompt")
-    digest = list_sha256(text for _, text in entries)
+def _read(value: str, path: Path, *, model: ModelFacts, is_shipped: bool) -> PromptSet:
+    header, entries = prompt_files.read(value, path)
+    digest = list_sha256(entry.signature for entry in entries)
     if header.get("sha256", digest) != digest:
         raise UsageError(
             f"prompts={value} is not allowed: its header says sha256 {header['sha256']}, "
             f"its lines give {digest}"
         )
-    specs = tuple(
-        _spec(value, place, identity, text, model=model) for place, (identity, text) in enumerate(entries)
-    )
+    specs = tuple(_spec(value, f"prompt {place + 1}", entry, model) for place, entry in enumerate(entries))
     name = value if is_shipped else path.stem
     return PromptSet(
         name, _different(value, specs), digest, header.get("source", ""), header.get("licence", "")
     )
 
 
-def _entries(value: str, ending: str, content: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    if ending == ".txt":
-        return _text_entries(content)
-    rows = _csv_rows(value, content) if ending == ".csv" else _json_rows(value, content)
-    entries = []
-    for place, row in enumerate(rows):
-        text = row.get("prompt", row.get("text"))
-        if not isinstance(text, str) or not text.strip():
-            raise UsageError(
-                f"prompts={value} is not allowed: row {place + 1} has no text in a field 'prompt' or 'text'"
-            )
-        entries.append((str(row.get("id") or ""), text.strip()))
-    return {}, entries
-
-
-def _text_entries(content: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    header: dict[str, str] = {}
-    entries: list[tuple[str, str]] = []
-    for line in content.split("\n"):
-        key = re.fullmatch(r"# (\w+): (.*)", line.rstrip())
-        if key and not entries:
-            header[key[1]] = key[2].strip()
-        elif line.strip() and not (line.startswith("#") and not entries):
-            entries.append(("", line.strip()))
-    return header, entries
-
-
-def _csv_rows(value: str, content: str) -> list[dict[str, object]]:
-    try:
-        return [dict(row) for row in csv.DictReader(io.StringIO(content), strict=True)]
-    except csv.Error as error:
-        raise UsageError(f"prompts={value} is not allowed: not a CSV file ({error})") from None
-
-
-def _json_rows(value: str, content: str) -> list[dict[str, object]]:
-    rows = []
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise UsageError(f"prompts={value} is not allowed: line {number} is not a JSON object")
-        rows.append(row)
-    return rows
-
-
-def _spec(value: str, place: int, identity: str, text: str, *, model: str) -> PromptSpec:
-    if any(unicodedata.category(letter) == "Cc" for letter in text):
-        raise UsageError(f"prompts={value} is not allowed: prompt {place + 1} holds control characters")
-    if model == "mini":
-        try:
-            parsed = MiniPrompt.parse(text)
-        except ValueError as error:
-            raise UsageError(
-                f"prompts={value} is not allowed with model=mini: prompt {place + 1}: {error}"
-            ) from None
-        identity, text = identity or parsed.id, parsed.text
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if identity and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", identity):
+def _spec(value: str, where: str, entry: Entry, model: ModelFacts) -> PromptSpec:
+    entry = _read_by(model, value, where, entry)
+    if entry.id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", entry.id):
         raise UsageError(
-            f"prompts={value} is not allowed: id '{identity}' of prompt {place + 1} "
-            "must be letters, digits, '.', '_' or '-'"
+            f"prompts={value} is not allowed: id '{entry.id}' of {where} must be letters, digits, '.', '_' "
+            "or '-'"
         )
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:32].strip("-")
-    return PromptSpec(id=identity or f"{slug or 'prompt'}-{digest[:8]}", text=text, sha256=digest)
+    slug = re.sub(r"[^a-z0-9]+", "-", entry.text.lower()).strip("-")[:32].strip("-")
+    return PromptSpec(
+        id=entry.id or f"{slug or 'prompt'}-{_sha256(entry.signature)[:8]}", text=entry.text,
+        sha256=_sha256(replace(entry, start=None).signature), switches=entry.switches, start=entry.start,
+        start_sha256=entry.start_sha256,
+    )  # fmt: skip
+
+
+def _read_by(model: ModelFacts, value: str, where: str, entry: Entry) -> Entry:
+    """Let the model read a prompt; the embedded one has a language of its own, with a canonical form."""
+    if entry.switches and model.prompt_sets:
+        raise UsageError(
+            f"prompts={value} is not allowed with model={model.name}: {where} has a switch, which only a "
+            "model of text can follow"
+        )
+    if entry.start and not model.takes_start:
+        raise UsageError(
+            f"prompts={value} is not allowed with model={model.name}: {where} has a start, which only a "
+            "model of text that makes one chunk after the other can follow"
+        )
+    if model.architecture != "mini":
+        return entry
+    try:
+        parsed = MiniPrompt.parse(entry.text)
+    except ValueError as error:
+        raise UsageError(
+            f"prompts={value} is not allowed with model={model.name}: {where}: {error}"
+        ) from None
+    return replace(entry, id=entry.id or parsed.id, text=parsed.text)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _different(value: str, specs: Sequence[PromptSpec]) -> tuple[PromptSpec, ...]:
     seen: dict[str, PromptSpec] = {}
     for spec in specs:
-        if spec.id in seen and seen[spec.id].text != spec.text:
+        if spec.id in seen and seen[spec.id] != spec:
             raise UsageError(
                 f"prompts={value} is not allowed: id '{spec.id}' stands for two different prompts"
             )

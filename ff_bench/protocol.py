@@ -52,7 +52,14 @@ class ProtocolConfig:
 
 
 def resolve(
-    tree: object, base: Mapping[str, Any], *, policy: str, label: str, budget: Budget, facts: ModelFacts
+    tree: object,
+    base: Mapping[str, Any],
+    *,
+    policy: str,
+    label: str,
+    budget: Budget,
+    facts: ModelFacts,
+    forced: Mapping[str, object] | None = None,
 ) -> ProtocolConfig:
     """Check the fields of a protocol, then apply what the policy pins.
 
@@ -63,6 +70,7 @@ def resolve(
         label: short name of the policy, for the settings of `published`.
         budget: the budget, of which `recent` may be a share.
         facts: sizes of the model.
+        forced: fields of a model's own rule, which beat the pins.
 
     Raises:
         UsageError: with field, value and what is allowed.
@@ -71,7 +79,8 @@ def resolve(
     name = checks.text("protocol.name", fields.pop("name"))
     methods = cast(dict[str, dict[str, object]], fields.pop("methods"))
     asked = _checked(fields, budget, facts)
-    pins = dict(traits.pins(policy))
+    checks.known("model.native.protocol", forced or {}, fields)
+    pins = {**traits.pins(policy), **(forced or {})}
     file = {**{key: base[key] for key in fields}, **methods.get(label, {})}
     touched = {key: value for key, value in fields.items() if value != base[key]}
     final = _checked({**file, **touched, **pins}, budget, facts)
@@ -87,11 +96,11 @@ def _checked(fields: Mapping[str, object], budget: Budget, facts: ModelFacts) ->
     found: dict[str, Any] = {
         key: parse_slots(f"protocol.{key}", fields[key], facts, budget=budget) for key in SLOTS
     }
+    own = {"position": facts.position, "prefix": facts.prefix}
     for key, allowed in WORDS.items():
-        words = ("auto", *allowed) if key == "position" else allowed
+        words = ("auto", *allowed) if key in own else allowed
         found[key] = checks.choice(f"protocol.{key}", fields[key], words)
-    if found["position"] == "auto":
-        found["position"] = facts.position
+    found.update({key: value for key, value in own.items() if found[key] == "auto"})
     stride = fields["query_stride"]
     found["query_stride"] = checks.whole("protocol.query_stride", stride, low=1, high=facts.chunk_tokens)
     found["charge_state"] = checks.flag("protocol.charge_state", fields["charge_state"])
@@ -104,8 +113,8 @@ def _check_for_model(found: Mapping[str, Any], facts: ModelFacts) -> None:
         raise UsageError(
             f"protocol.prefix={found['prefix']} is not allowed with model={facts.name}: allowed is none"
         )
-    if facts.name == "mini" and found["noise"] != "own":
+    if facts.architecture == "mini" and found["noise"] != "own":
         raise UsageError(
-            f"protocol.noise={found['noise']} is not allowed with model=mini: "
+            f"protocol.noise={found['noise']} is not allowed with model={facts.name}: "
             "it has no original, allowed is own"
         )

@@ -14,6 +14,7 @@ BUDGET_WORDS = (
     "tokens (8192, 8k = 8192), latent frames (18f), a share of the video above 0 % and up to 100 % (25%), "
     "bytes (2GiB, 512MiB) or full"
 )
+TIME_WORDS = "seconds and minutes (20s, 1m30s)"
 LENGTH_WORDS = "seconds and minutes (60s, 1m30s, up to 24 hours) or latent frames (240f)"
 SLOT_WORDS = "tokens (192), latent frames (3f) or chunks (1c)"
 BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -66,21 +67,32 @@ def parse_length(value: object, facts: ModelFacts) -> Length:
     asked = _text("length", value, LENGTH_WORDS)
     frames = re.fullmatch(r"(\d+)f", asked)
     if frames:
-        latent = _whole_chunks(int(frames[1]), facts)
-        kept = latent * facts.temporal_stride
+        latent = facts.whole_chunks(int(frames[1]))
+        kept = facts.decoded_frames(latent) if int(frames[1]) else 0
     else:
-        times = re.fullmatch(rf"(?:{_NUMBER}m)?(?:{_NUMBER}s)?", asked)
-        if not times or not asked:
-            raise out_of_range("length", value, LENGTH_WORDS)
-        seconds = 60 * Fraction(times[1] or 0) + Fraction(times[2] or 0)
-        kept = math.floor(seconds * facts.fps)
-        latent = _whole_chunks(math.ceil(Fraction(kept, facts.temporal_stride)), facts)
+        kept = math.floor(parse_seconds("length", value, allowed=LENGTH_WORDS) * facts.fps)
+        latent = facts.whole_chunks(facts.needed_latents(kept))
     if kept < 1 or kept > LONGEST_SECONDS * facts.fps:
         raise out_of_range("length", value, LENGTH_WORDS)
     return Length(asked=asked, latent_frames=latent, frames=kept, seconds=kept / facts.fps)
 
 
-def parse_budget(value: object, facts: ModelFacts, *, latent_frames: int, element_bytes: int) -> Budget:
+def parse_seconds(field: str, value: object, *, allowed: str = TIME_WORDS) -> Fraction:
+    """Read a time: seconds, minutes, or both.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    asked = _text(field, value, allowed)
+    times = re.fullmatch(rf"(?:{_NUMBER}m)?(?:{_NUMBER}s)?", asked)
+    if not times or not asked:
+        raise out_of_range(field, value, allowed)
+    return 60 * Fraction(times[1] or 0) + Fraction(times[2] or 0)
+
+
+def parse_budget(
+    value: object, facts: ModelFacts, *, latent_frames: int, element_bytes: int, field: str = "budget"
+) -> Budget:
     """Read a budget and resolve it to tokens, floored; the whole video or more is the full cache.
 
     Args:
@@ -88,20 +100,21 @@ def parse_budget(value: object, facts: ModelFacts, *, latent_frames: int, elemen
         facts: sizes of the model.
         latent_frames: frames of the video.
         element_bytes: bytes of one number of keys and values.
+        field: what the user calls it.
 
     Raises:
         UsageError: for an unknown unit, nothing, or a share outside (0, 100] %.
     """
-    asked = _text("budget", value, BUDGET_WORDS)
+    asked = _text(field, value, BUDGET_WORDS)
     if asked == "full":
         return Budget(asked=asked, tokens=None)
     match = re.fullmatch(rf"{_NUMBER}(k|K|f|%|KiB|MiB|GiB|TiB)?", asked)
     if not match:
-        raise _unreadable("budget", value, BUDGET_WORDS)
+        raise _unreadable(field, value, BUDGET_WORDS)
     amount, unit = Fraction(match[1]), match[2] or ""
     video = latent_frames * facts.frame_tokens
     if amount <= 0 or (unit == "%" and amount > 100) or (not unit and amount.denominator > 1):
-        raise out_of_range("budget", value, BUDGET_WORDS)
+        raise out_of_range(field, value, BUDGET_WORDS)
     tokens = math.floor(amount * _tokens_per_unit(unit, facts, video=video, element_bytes=element_bytes))
     return Budget(asked=asked, tokens=None if tokens >= video else tokens)
 
@@ -158,10 +171,6 @@ def _tokens_per_unit(unit: str, facts: ModelFacts, *, video: int, element_bytes:
     return {"": Fraction(1), "f": Fraction(facts.frame_tokens), "%": Fraction(video, 100)}.get(
         unit, Fraction(1024)
     )
-
-
-def _whole_chunks(latent: int, facts: ModelFacts) -> int:
-    return math.ceil(latent / facts.chunk_frames) * facts.chunk_frames
 
 
 def _text(field: str, value: object, allowed: str) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from ff_bench.config import RunConfig
 from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.quantities import ELEMENT_BYTES
 
 
 def remarks(configs: Iterable[RunConfig]) -> list[str]:
     """Return one sentence per kind of remark, each once: unused prompts, budgets that never bind."""
-    found = [sentence for config in configs for sentence in (_unused(config), _loose(config), _short(config))]
+    kinds = (_unused, _native, _loose, _beyond, _short, _unreached)
+    found = [kind(config) for config in configs for kind in kinds]
     return [sentence for sentence in dict.fromkeys(found) if sentence]
 
 
@@ -21,11 +23,37 @@ def _unused(config: RunConfig) -> str:
     return f"used {len(config.chosen)} of {total} prompts of {config.prompts.name}; limit=null uses all"
 
 
+def _native(config: RunConfig) -> str:
+    native = config.facts.native
+    if not config.policy.rule:
+        return ""
+    return (
+        f"policy=native of {config.model.name} is {native.rule}: policy {native.policy} with {native.budget} "
+        "of context; budget= does not apply to it"
+    )
+
+
 def _loose(config: RunConfig) -> str:
-    if config.policy.is_full or config.budget.tokens is not None or config.budget.asked == "full":
+    if config.policy.is_full or config.policy.rule:
+        return ""
+    if config.budget.tokens is not None or config.budget.asked == "full":
         return ""
     asked, length = config.budget.asked, config.length.asked
     return f"budget={asked} holds the whole video of {length}: no policy drops anything"
+
+
+def _beyond(config: RunConfig) -> str:
+    """A model of text has not learnt to attend to more than its training window."""
+    facts, length = config.facts, config.length
+    held = length.latent_frames * facts.frame_tokens if config.budget.tokens is None else config.budget.tokens
+    frames = held // facts.frame_tokens
+    if facts.prompt_sets or config.policy.rule or frames <= facts.window_frames:
+        return ""
+    size = facts.kv_bytes(held, element_bytes=ELEMENT_BYTES[config.dtype]) / 2**30
+    return (
+        f"budget={config.budget.asked} of {length.asked} is {frames} latent frames, {size:.0f} GiB of keys "
+        f"and values a video; {config.model.name} was trained on {facts.window_frames}"
+    )
 
 
 def _short(config: RunConfig) -> str:
@@ -39,4 +67,16 @@ def _short(config: RunConfig) -> str:
     return (
         f"length={config.length.asked} is no longer than the prefix of {covered} of {len(config.chosen)} "
         f"prompts of {config.prompts.name}: no budget applies; take a longer video or protocol.prefix=none"
+    )
+
+
+def _unreached(config: RunConfig) -> str:
+    """Switches behind the end do nothing."""
+    end = config.length.seconds
+    late = sum(any(seconds >= end for seconds, _ in prompt.switches) for prompt in config.chosen)
+    if not late:
+        return ""
+    return (
+        f"length={config.length.asked} ends before a switch of {late} of {len(config.chosen)} prompts of "
+        f"{config.prompts.name}; take a longer video"
     )

@@ -12,7 +12,16 @@ from typing import Any
 
 from ff_bench.config import PolicyConfig, RunConfig
 from ff_bench.errors import UsageError
-from ff_bench.files import LOCK, Locked, canonical, lock, short_hash, temporary, write_atomically
+from ff_bench.files import (
+    LOCK,
+    Locked,
+    canonical,
+    checkpoint_sha256,
+    lock,
+    short_hash,
+    temporary,
+    write_atomically,
+)
 from ff_bench.prompts import PromptSpec
 from ff_bench.protocol import ProtocolConfig
 from ff_bench.quantities import Budget
@@ -46,11 +55,16 @@ class VideoSpec:
     def identity(self) -> dict[str, Any]:
         """Everything that changes the frames, in plain values; not device, workers or code version."""
         config = self.config
-        policy = {"name": config.policy.label, "fields": dict(config.policy.fields)}
+        policy = {"name": config.policy.label, "fields": config.policy.shown}
         if config.policy.source_sha256:
             policy["source_sha256"] = config.policy.source_sha256
+        prompt: dict[str, Any] = {"prompt": self.prompt.text}
+        if self.prompt.switches:
+            prompt["switches"] = [list(switch) for switch in self.prompt.switches]
+        if self.prompt.start_sha256:
+            prompt["start_sha256"] = self.prompt.start_sha256
         return {
-            "model": {"name": config.model.name, "fields": {}, "checkpoint": config.model.checkpoint},
+            "model": config.model.identity,
             "policy": policy,
             "protocol": protocol_identity(config.protocol, is_full=config.policy.is_full),
             "budget_tokens": config.budget.tokens,
@@ -59,7 +73,7 @@ class VideoSpec:
             "steps": config.steps,
             "dtype": config.dtype,
             "batch": config.batch,
-            "prompt": self.prompt.text,
+            **prompt,
             "seed": self.seed,
         }
 
@@ -116,6 +130,7 @@ class Manifest:
         environment: versions, device, host.
         code_version: version of this package, with the commit where there is one.
         created: time, ISO 8601, UTC.
+        digests: sha256 of the record where that is latents, by name.
         status: "ok".
         schema: version of this layout.
     """
@@ -135,6 +150,7 @@ class Manifest:
     code_version: str
     created: str
     labels: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     status: str = "ok"
     schema: int = SCHEMA
 
@@ -208,6 +224,7 @@ def describe(
         files={path.name: path.stat().st_size for path in names}, environment=environment,
         code_version=str(environment.get("code_version", "")),
         created=datetime.now(UTC).isoformat(timespec="seconds"), labels=labels,
+        digests={path.name: checkpoint_sha256((path,)) for path in names if path.name == LATENTS},
     )  # fmt: skip
 
 

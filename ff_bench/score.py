@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ff_bench import metrics, records, runs, video
+from ff_bench import metrics, pictures, records, runs
+from ff_bench.config import RunConfig
 from ff_bench.metrics import Metric, Value, Video
 from ff_bench.runs import Manifest, VideoSpec
 
@@ -25,22 +26,19 @@ class Finished:
 
     folder: Path
     manifest: Manifest
-    chunk_frames: int
-    temporal_stride: int
+    config: RunConfig
 
     @cached_property
     def video(self) -> Video:
         """The video as metrics see it."""
-        frames = video.read_record(self.folder / runs.RECORD)
-        if video.frames_sha256(frames) != self.manifest.frames_sha256:
-            raise ValueError(
-                f"record of {self.manifest.video_id} does not hold the frames that its manifest names"
-            )
-        identity = self.manifest.identity
+        facts, manifest = self.config.facts, self.manifest
+        frames = pictures.read(self.folder, manifest, self.config)
+        identity = manifest.identity
+        prefix = facts.decoded_frames(manifest.prefix_frames)
         return Video(
-            id=self.manifest.video_id, prompt=identity["prompt"], seed=identity["seed"],
-            fps=self.manifest.fps, chunk_frames=self.chunk_frames * self.temporal_stride,
-            prefix_frames=min(self.manifest.prefix_frames * self.temporal_stride, len(frames)), frames=frames,
+            id=manifest.video_id, prompt=identity["prompt"], seed=identity["seed"], fps=manifest.fps,
+            chunk_frames=facts.chunk_frames * facts.temporal_stride, prefix_frames=min(prefix, len(frames)),
+            made_frames=facts.decoded_frames(manifest.latent_frames) - prefix, frames=frames,
             trace=records.read(self.folder / runs.TRACE), model=identity["model"]["name"],
             manifest=json.loads((self.folder / runs.MANIFEST).read_text(encoding="utf-8")),
         )  # fmt: skip
@@ -108,8 +106,7 @@ def _open(spec: VideoSpec) -> Finished | None:
         return None
     manifest = runs.read_manifest(spec.folder)
     assert manifest is not None, spec.folder
-    facts = spec.config.facts
-    return Finished(spec.folder, manifest, facts.chunk_frames, facts.temporal_stride)
+    return Finished(spec.folder, manifest, spec.config)
 
 
 def _row(
@@ -120,9 +117,9 @@ def _row(
     measure = metric.measures.get(value.name) if metric is not None else None
     identity = spec.identity
     row: dict[str, Any] = {
-        "schema": records.SCHEMA, "video_id": spec.video_id, "model": config.model.name,
+        "schema": records.SCHEMA, "video_id": spec.video_id, "model": config.model.label,
         "checkpoint": config.model.checkpoint, "policy": config.policy.label,
-        "policy_fields": runs.canonical(config.policy.fields), "protocol": config.protocol.label,
+        "policy_fields": runs.canonical(config.policy.shown), "protocol": config.protocol.label,
         "budget_tokens": config.budget.tokens, "frames": config.length.frames,
         "prompt_set": config.prompts.name, "prompt_id": spec.prompt.id, "seed": spec.seed,
         "metric": value.name, "version": version, "clip": value.clip, "t0": value.t0, "t1": value.t1,
@@ -138,7 +135,8 @@ def _row(
     if manifest is not None:
         row.update({"prefix_frames": manifest.prefix_frames, "frames_sha256": manifest.frames_sha256})
         row.update(_origin(manifest.environment))
-    row.update({"scored_on": records.hardware("cpu"), "scored_by": records.code_version()})
+    where = config.device if config.facts.latent_record else "cpu"
+    row.update({"scored_on": records.hardware(where), "scored_by": records.code_version()})
     return row
 
 

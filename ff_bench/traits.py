@@ -13,10 +13,15 @@ PINS: dict[str, dict[str, object]] = {
     "sliding_window": {"sink": 0},
     "attention_sink": {"sink": "1c", "position": "absolute"},
     "streaming_llm": {"sink": "1c", "position": "contiguous"},
+    "ema_sink": {"sink": "1c", "position": "contiguous"},
+    "rolling_anchor": {"sink": "1c", "position": "absolute"},
+    "recompute": {"sink": 0, "position": "contiguous"},
 }
 """Protocol fields that are a policy's identity; every other shipped policy pins nothing."""
 FULL = ("full", "full_eps")
 """Policies that keep everything whatever the budget."""
+NATIVE = "native"
+"""The choice that stands for the context rule of the model, whichever policy does it."""
 
 
 def installed() -> list[str]:
@@ -28,7 +33,7 @@ def installed() -> list[str]:
 
 def pins(name: str) -> Mapping[str, object]:
     """Return the protocol fields that a policy pins; a policy of the user's is loaded to ask it."""
-    if name in policies.POLICIES:
+    if name in policies.POLICIES or name == NATIVE:
         return PINS.get(name, {})
     return dict(policies.load(name).pins)
 

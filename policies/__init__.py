@@ -24,6 +24,9 @@ POLICIES = MappingProxyType(
         "streaming_llm": "policies.streaming_llm:StreamingLLM",
         "h2o": "policies.h2o:H2O",
         "future_forcing": "policies.future_forcing:FutureForcing",
+        "ema_sink": "policies.ema_sink:EmaSink",
+        "rolling_anchor": "policies.rolling_anchor:RollingAnchor",
+        "recompute": "policies.recompute:Recompute",
     }
 )
 GROUP = "ff_bench.policies"
@@ -69,7 +72,7 @@ def _from_file(path: Path) -> type[Policy]:
     own = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "compress")
+        if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "checked_score")
     ]
     if len(own) != 1:
         raise ValueError(f"policy '{path}' defines {len(own)} policy classes; allowed: exactly one")

@@ -1,7 +1,7 @@
 """What a policy is: the shape it sees, its budget, the protocol, and the order of steps that frees slots.
 
 A policy gives scores; everything that must be equal for a fair comparison (sizes, protected slots, unit, one
-set per head or per layer, ties) happens here, in ``Policy.compress``, which no policy overrides.
+set per head or per layer, ties) happens here, in final methods that no policy overrides.
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ class Pass:
         commit: Whether keys and values of this pass are kept.
         times: Time index of the chunk's frames under the position mode, (F,) or (B, H, F).
         frames: First absolute latent frame of the chunk.
+        log_sum: Natural logarithm of each query's sum of exponentials over context and chunk, (B, Hq, N) fp32,
+            where the attention of this pass gave it; else None.
     """
 
     layer: int
@@ -163,6 +165,22 @@ class Pass:
     commit: bool
     times: Tensor
     frames: int
+    log_sum: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Neighbouring slots that a pass sees.
+
+    Args:
+        start: First slot.
+        stop: Slot behind the last.
+        time: Time index of its first frame in this pass; None leaves it where it stands.
+    """
+
+    start: int
+    stop: int
+    time: int | None = None
 
 
 class Policy:
@@ -176,6 +194,7 @@ class Policy:
     pins: ClassVar[Mapping[str, object]] = MappingProxyType({})
     is_full: ClassVar[bool] = False
     is_positional: ClassVar[bool] = False  # the score is the slot number: room is made by one shift
+    reads_attention: ClassVar[bool] = False  # observe reads the attention of its pass
     slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({})  # name -> value of a new slot, fp32
 
     shape: Shape
@@ -221,8 +240,21 @@ class Policy:
         """Return (B, H, S) fp32, higher is kept; S includes the chunk that was just appended."""
         raise NotImplementedError(f"policy '{type(self).__name__}' has no score")
 
-    def fold(self, cache: LayerCache, kept: Tensor) -> None:
-        """Move something of the slots about to go into those of ``kept`` (B, H, K); default: nothing."""
+    def fold(self, caches: Sequence[LayerCache], kept: Tensor) -> None:
+        """Move something of the slots about to go into those that stay; default: nothing.
+
+        Args:
+            caches: L layers of the same size.
+            kept: Slots that stay, (LB, H, K), the layers one after the other along the batch.
+        """
+
+    def absorb(self, cache: LayerCache, start: int, count: int) -> None:
+        """Move something of the slots [start, start + count), which a positional policy drops; default: nothing."""
+
+    @property
+    def recompute_frames(self) -> int:
+        """Latent frames whose keys and values are made anew before each chunk; 0 keeps them."""
+        return 0
 
     def held_nbytes(self, shape: Shape, batch: int) -> int:
         """Return the bytes held across chunks outside the slots, all layers; known before the start."""
@@ -232,33 +264,67 @@ class Policy:
         """Return the bytes that the policy object itself holds across chunks."""
         return 0
 
-    @final
-    def compress(self, cache: LayerCache, step: Pass, *, tokens: int | None = None) -> None:
-        """Bring one layer down to its size: score, select, fold, keep.
+    def view(
+        self, cache: LayerCache, *, first_frame: int, frames: int, commit: bool
+    ) -> Sequence[Segment] | None:
+        """Return the parts of the context that one pass sees, or None for all of it where it stands.
 
         Args:
-            cache: The layer, the finished chunk appended.
-            step: The committing pass.
-            tokens: Slots to keep; default the budget's.
+            cache: The layer.
+            first_frame: First absolute latent frame of the pass.
+            frames: Latent frames of the pass.
+            commit: Whether the pass is the one that commits.
         """
-        tokens = self.budget.tokens if tokens is None else tokens
-        if tokens is None or cache.size <= tokens:
-            return
-        unit = self.shape.frame_tokens if self.protocol.unit == "frame" else 1
+        return None
+
+    @final
+    def select(self, scores: Tensor, tokens: int) -> Tensor:
+        """Return the slots that stay, after unit, share and protection.
+
+        Args:
+            scores: (B, H, S) fp32 of one layer, or of several stacked along the batch.
+            tokens: Slots to keep.
+
+        Returns:
+            (B, H or 1, K) int64, increasing; K is ``tokens`` in whole units.
+        """
+        unit = self.unit
         keep, sink, recent = tokens // unit, -(-self.budget.sink // unit), -(-self.budget.recent // unit)
-        if self.is_positional:
-            cache.drop(sink * unit, cache.size - keep * unit)
-            return
-        score = self._reduced(self._checked_score(cache, step), unit)
-        index = select(score, keep, sink=sink, recent=recent)  # (B, H or 1, K)
+        index = select(self._reduced(scores, unit), keep, sink=sink, recent=recent)
         if unit > 1:
             offsets = torch.arange(unit, device=index.device)
             index = (index[..., None] * unit + offsets).flatten(2)
-        index = index.expand(cache.batch, cache.heads, -1)
-        self.fold(cache, index)
-        cache.keep(index)
+        return index
 
-    def _checked_score(self, cache: LayerCache, step: Pass) -> Tensor:
+    @final
+    def shift(self, cache: LayerCache, tokens: int) -> None:
+        """Bring one layer of a positional policy down to its size by one shift."""
+        unit = self.unit
+        keep, sink = tokens // unit, -(-self.budget.sink // unit)
+        self.absorb(cache, sink * unit, cache.size - keep * unit)
+        reads = type(self).absorb is not Policy.absorb or type(self).view is not Policy.view
+        cache.drop(sink * unit, cache.size - keep * unit, may_wrap=not reads)
+
+    @final
+    def apply(self, caches: Sequence[LayerCache], index: Tensor) -> None:
+        """Fold what goes into the slots of ``index`` (LB, H or 1, K) of L layers, then keep these alone."""
+        index = index.expand(-1, self.shape.heads, -1)
+        self.fold(caches, index)
+        for cache, own in zip(caches, index.split(caches[0].batch), strict=True):
+            cache.keep(own)
+
+    @property
+    def unit(self) -> int:
+        """Slots that stay or go together."""
+        return self.shape.frame_tokens if self.protocol.unit == "frame" else 1
+
+    @final
+    def checked_score(self, cache: LayerCache, step: Pass) -> Tensor:
+        """Return the score of one layer.
+
+        Raises:
+            ValueError: If it has another shape or dtype than (B, H, S) fp32.
+        """
         score = self.score(cache, step)
         expected = (cache.batch, cache.heads, cache.size)
         if score.shape != expected or score.dtype != torch.float32:

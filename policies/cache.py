@@ -11,8 +11,33 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from policies.kernels import gather_rows
+
 if TYPE_CHECKING:
     from policies.base import Shape
+
+
+class Spare:
+    """Storage of one layer that the caches of a rollout share: rows are gathered into it, then the two swap.
+
+    On an accelerator rows cannot be compacted in place, as all of them move at once.
+    """
+
+    def __init__(self, size: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        """Allocate keys, values and rotated keys of (B, H, S, D)."""
+        self.buffers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(3)]
+
+    def gather(self, rows: tuple[Tensor, Tensor, Tensor], index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return buffers that begin with the rows of ``index`` (B, H, K); the given ones become the spare."""
+        taken = tuple(self.buffers)
+        gather_rows(rows, taken, index)
+        self.buffers = list(rows)
+        keys, values, rotated = taken
+        return keys, values, rotated
+
+    def nbytes(self) -> int:
+        """Return the bytes held."""
+        return sum(buffer.nbytes for buffer in self.buffers)
 
 
 class LayerCache:
@@ -25,6 +50,7 @@ class LayerCache:
         capacity: Slots per head that storage is made for, the chunk included.
         dtype: Of keys and values.
         device: Where everything stands.
+        spare: Storage that several caches share to be compacted into; without it they compact in place.
     """
 
     def __init__(
@@ -36,6 +62,7 @@ class LayerCache:
         capacity: int,
         dtype: torch.dtype,
         device: torch.device | str,
+        spare: Spare | None = None,
     ) -> None:
         """Allocate the storage."""
         self.shape, self.layer, self.batch, self.heads = shape, layer, batch, shape.heads
@@ -47,6 +74,8 @@ class LayerCache:
         self.lengths: Tensor | None = None
         self._fills: dict[str, float] = {}
         self._staged = 0
+        self._spare = spare
+        self._ring_start = self._head = 0  # slot i from _ring_start on stands (i + _head) further, around
         size = (batch, shape.heads, capacity)
         self._tokens = torch.zeros(size, dtype=torch.int32, device=self.device)
         self._keys, self._values, self._rotated = (
@@ -58,16 +87,19 @@ class LayerCache:
     @property
     def keys(self) -> Tensor:
         """Un-rotated keys, a view (B, H, S, D)."""
+        self.straighten()
         return self._keys[:, :, : self.size]
 
     @property
     def values(self) -> Tensor:
         """Values, a view (B, H, S, D)."""
+        self.straighten()
         return self._values[:, :, : self.size]
 
     @property
     def rotated(self) -> Tensor:
         """Keys under the positions in force, a view (B, H, S, D)."""
+        self.straighten()
         return self._rotated[:, :, : self.size]
 
     @property
@@ -114,39 +146,55 @@ class LayerCache:
 
     # -- one chunk --------------------------------------------------------------------------------------
 
-    def start_chunk(self, times: Tensor | None = None) -> None:
-        """Begin a chunk: put the context keys at ``times``, (S,) or (B, H, S); None: as they stand."""
-        if times is not None and self.size:
-            self.shape.rope.retime_(self.rotated, self.keys, times)
+    def start_chunk(self, turn: tuple[Tensor, Tensor] | None = None) -> None:
+        """Begin a chunk.
+
+        Args:
+            turn: Cosines and sines that put the context keys at their times, (S, time pairs) or
+                (B, H, S, time pairs) fp32; None leaves them as they stand.
+        """
+        if turn is not None:
+            for there, part in self._pieces(0, self.size):
+                own = (angle[..., part, :] for angle in turn)
+                self.shape.rope.retime_(self._rotated[:, :, there], self._keys[:, :, there], *own)
         for name, buffer in self.state.items():
             buffer[:, :, self.size :].fill_(self._fills[name])
         self._staged = 0
 
-    def stage(self, rotated_keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the chunk's rotated keys and values behind the context; return both, (B, H, S + N, D).
+    def stage(self, keys: Tensor, values: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Write the chunk's keys, rotated, and its values behind the context; return both, (B, H, S + N, D).
+
+        Args:
+            keys: Un-rotated keys (B, H, N, D).
+            values: Values (B, H, N, D).
+            turn: Cosines and sines of the chunk's tokens, (N, D/2) or (B, H, N, D/2) fp32.
 
         Raises:
             ValueError: If the chunk does not fit into the storage.
         """
-        end = self.size + rotated_keys.shape[2]
+        end = self.size + keys.shape[2]
         if end > self.capacity:
             raise ValueError(
-                f"layer {self.layer}: {self.size} slots + {rotated_keys.shape[2]} of the chunk exceed the "
+                f"layer {self.layer}: {self.size} slots + {keys.shape[2]} of the chunk exceed the "
                 f"capacity of {self.capacity}"
             )
-        self._staged = rotated_keys.shape[2]
-        self._rotated[:, :, self.size : end] = rotated_keys
-        self._values[:, :, self.size : end] = values
+        if self._head and end < self.capacity:
+            self.straighten()
+        self._staged = keys.shape[2]
+        for there, part in self._pieces(self.size, end):
+            own = (angle[..., part, :] for angle in turn)
+            self.shape.rope.turn_into(self._rotated[:, :, there], keys[:, :, part], *own)
+            self._values[:, :, there] = values[:, :, part]
         return self.staged_keys, self.staged_values
 
     @property
     def staged_keys(self) -> Tensor:
-        """Rotated keys of context and chunk, a view (B, H, S + N, D)."""
+        """Rotated keys of context and chunk, a view (B, H, S + N, D); in a ring in no order."""
         return self._rotated[:, :, : self.size + self._staged]
 
     @property
     def staged_values(self) -> Tensor:
-        """Values of context and chunk, a view (B, H, S + N, D)."""
+        """Values of context and chunk, a view (B, H, S + N, D), in the order of the keys."""
         return self._values[:, :, : self.size + self._staged]
 
     def append(self, keys: Tensor, first_token: int) -> None:
@@ -160,11 +208,42 @@ class LayerCache:
         if count != self._staged:
             raise ValueError(f"layer {self.layer}: {count} keys to append, {self._staged} staged")
         end = self.size + count
-        self._keys[:, :, self.size : end] = keys
+        for there, part in self._pieces(self.size, end):
+            self._keys[:, :, there] = keys[:, :, part]
         self._tokens[:, :, self.size : end] = torch.arange(
             first_token, first_token + count, dtype=torch.int32, device=self.device
         )
         self.size, self._staged = end, 0
+
+    def refresh(self, keys: Tensor, first_token: int) -> None:
+        """Replace keys and values of held slots by those of what was staged last, which is not appended.
+
+        Args:
+            keys: Un-rotated keys (B, H, N, D) of the staged tokens.
+            first_token: Absolute index of the first of them.
+        """
+        place = self.tokens.long() - first_token  # (B, H, S)
+        is_new = ((place >= 0) & (place < keys.shape[2]))[..., None]
+        place = place.clamp(0, keys.shape[2] - 1)[..., None].expand(-1, -1, -1, keys.shape[3])
+        staged = slice(self.size, self.size + self._staged)
+        for held, fresh in (
+            (self.keys, keys),
+            (self.values, self._values[:, :, staged]),
+            (self.rotated, self._rotated[:, :, staged]),
+        ):
+            held.copy_(torch.where(is_new, fresh.gather(2, place), held))
+        self._staged = 0
+
+    def rotate_again(self, count: int) -> None:
+        """Rotate the first ``count`` keys anew, after they were changed, to the positions they were made at."""
+        rope = self.shape.rope
+        angles = rope.angles(self.frames[:, :, :count], self.rows[:, :, :count], self.columns[:, :, :count])
+        rope.turn_into(self.rotated[:, :, :count], self.keys[:, :, :count], angles.cos(), angles.sin())
+
+    def clear(self) -> None:
+        """Forget every slot."""
+        self._head = 0
+        self._finish(0)
 
     # -- making room ------------------------------------------------------------------------------------
 
@@ -173,17 +252,63 @@ class LayerCache:
         if index.ndim == 1:
             index = index.expand(self.batch, self.heads, -1)
         count = index.shape[-1]
-        for buffer in (self._keys, self._values, self._rotated):
-            self._gather_rows(buffer, index)
+        self.straighten()
+        if self._spare is None:
+            for buffer in (self._keys, self._values, self._rotated):
+                self._gather_rows(buffer, index)
+        else:
+            rows = (self._keys, self._values, self._rotated)
+            self._keys, self._values, self._rotated = self._spare.gather(rows, index)
         for buffer in (self._tokens, *self.state.values()):
             buffer[:, :, :count] = buffer.gather(2, index)
         self._finish(count)
 
-    def drop(self, start: int, count: int) -> None:
-        """Drop ``count`` slots from ``start`` on, in every head: one shift of what lies behind."""
-        for buffer in (self._keys, self._values, self._rotated, self._tokens, *self.state.values()):
+    def drop(self, start: int, count: int, *, may_wrap: bool = False) -> None:
+        """Drop ``count`` slots from ``start`` on, in every head.
+
+        Args:
+            start: First slot that goes.
+            count: How many go.
+            may_wrap: Nobody reads keys and values in order: where the next chunk fills the storage again, it
+                takes the place of what goes, and nothing moves.
+        """
+        fills = self.size - count + self.shape.chunk_tokens == self.capacity
+        wraps = may_wrap and fills and not self.state and (not self._head or start == self._ring_start)
+        if wraps:
+            self._ring_start = start
+            self._head = (self._head + count) % (self.capacity - start)
+            moved = [self._tokens]
+        else:
+            self.straighten()
+            moved = [self._keys, self._values, self._rotated, self._tokens, *self.state.values()]
+        for buffer in moved:
             _shift(buffer, start, count, self.size)
         self._finish(self.size - count)
+
+    def _pieces(self, start: int, stop: int) -> list[tuple[slice, slice]]:
+        """Return where the slots [start, stop) stand in storage, and which of them each piece is."""
+        if start == stop:
+            return []
+        if not self._head:
+            return [(slice(start, stop), slice(0, stop - start))]
+        first, ring, pieces = self._ring_start, self.capacity - self._ring_start, []
+        if start < first:
+            pieces.append((slice(start, min(stop, first)), slice(0, min(stop, first) - start)))
+        begin = max(start, first)
+        while begin < stop:
+            there = first + (begin - first + self._head) % ring
+            count = min(stop - begin, self.capacity - there)
+            pieces.append((slice(there, there + count), slice(begin - start, begin - start + count)))
+            begin += count
+        return pieces
+
+    def straighten(self) -> None:
+        """Bring keys and values back into order where they stand in a ring."""
+        if self._head:
+            for buffer in (self._keys, self._values, self._rotated):
+                ring = buffer[:, :, self._ring_start :]
+                ring.copy_(ring.roll(-self._head, 2))
+            self._head = 0
 
     def _finish(self, count: int) -> None:
         self.has_dropped = self.has_dropped or count < self.size

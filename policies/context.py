@@ -14,20 +14,44 @@ import torch
 from torch import Tensor
 
 from policies.attention import attend, block_elements
-from policies.base import Budget, Pass, Policy, Protocol, Shape
-from policies.cache import LayerCache
+from policies.base import Budget, Pass, Policy, Protocol, Segment, Shape
+from policies.cache import LayerCache, Spare
 from policies.charge import charged
 from policies.positions import distances, time_indices
 from policies.stopwatch import Stopwatch
 
+_TOGETHER = 10
+"""Layers that are folded together: few calls on an accelerator, and not everything at once."""
+
 
 @dataclasses.dataclass
 class _Turn:
-    """Positions of the chunk in one layer: times of its frames, cosines and sines of its tokens."""
+    """Positions of the frames of a pass in one layer: their times, cosines and sines of their tokens."""
 
     times: Tensor
     keys: tuple[Tensor, Tensor]
     queries: tuple[Tensor, Tensor]
+
+    def first(self, frames: int, tokens: int) -> _Turn:
+        """Return the part of the first ``frames`` latent frames, ``tokens`` tokens."""
+        if frames == self.times.shape[-1]:
+            return self
+        keys, queries = (
+            (cos[..., :tokens, :], sin[..., :tokens, :]) for cos, sin in (self.keys, self.queries)
+        )
+        return _Turn(self.times[..., :frames], keys, queries)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Forward:
+    """What is the same for all layers of the pass under way."""
+
+    noise: Tensor
+    frames: int
+    is_commit: bool
+    is_cache_only: bool
+    own: int = 0  # in a pass that makes held slots anew: latent frames at its end that are seen and kept
+    sees_older: bool = True  # in such a pass: whether slots that are not made anew are seen
 
 
 class Context:
@@ -40,7 +64,8 @@ class Context:
         protocol: What is equal for all policies.
         batch: Videos side by side.
         capacity_tokens: Largest context ever held before a chunk (the length of the video for a full cache,
-            of the prefix where it is longer than the budget); None takes the budget. One chunk is added.
+            of the prefix where it is longer than the budget); None takes the budget.
+        pass_tokens: Tokens of the widest pass, added to the capacity; default one chunk.
         seed: For policies that draw; one for all videos, or one for each.
         dtype: Of keys and values.
         device: Where everything stands.
@@ -58,6 +83,7 @@ class Context:
         *,
         batch: int = 1,
         capacity_tokens: int | None = None,
+        pass_tokens: int | None = None,
         seed: int | Sequence[int] = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -72,45 +98,44 @@ class Context:
                 "context.capacity_tokens is None; a full cache needs the length of the video in tokens"
             )
         held = capacity_tokens if capacity_tokens is not None else self.budget.tokens or 0
-        self.caches = [self._make_cache(layer, held + shape.chunk_tokens) for layer in range(shape.layers)]
+        capacity = held + max(pass_tokens or 0, shape.chunk_tokens)
+        self.spare = self._make_spare(capacity)
+        self.caches = [self._make_cache(layer, capacity) for layer in range(shape.layers)]
         self._watch = Stopwatch(self.device)
         self._turns: list[_Turn] = []
         self._reach: list[tuple[Tensor, Tensor]] = []
-        self._steps: dict[int, Pass] = {}
-        self._is_commit = self._is_cache_only = False
-        self._noise = torch.zeros(batch, 0, device=self.device)
+        self._scores: dict[int, Tensor] = {}
+        self._committed: set[int] = set()
+        self._forward = _Forward(torch.zeros(batch, 0, device=self.device), 0, False, False)
         self._chunk = self._first_frame = self._frames = 0
+        self._is_compressing = True
+        self._scratch = 0
 
     # -- the order of things ----------------------------------------------------------------------------
 
-    def start_chunk(self, chunk: int, first_frame: int, frames: int | None = None) -> None:
+    def start_chunk(
+        self,
+        chunk: int,
+        first_frame: int,
+        frames: int | None = None,
+        *,
+        widest: int | None = None,
+        compress: bool = True,
+    ) -> None:
         """Fix the positions of the context and of the chunk for all passes to come.
 
         Args:
             chunk: Chunk number.
             first_frame: First absolute latent frame of the chunk.
             frames: Latent frames of the chunk; default the model's.
+            widest: Latent frames of the widest pass, which may reach into later chunks; default ``frames``.
+            compress: False while a prefix is kept in full.
         """
-        self._chunk, self._first_frame = chunk, first_frame
+        self._chunk, self._first_frame, self._is_compressing = chunk, first_frame, compress
         self._frames = self.shape.chunk_frames if frames is None else frames
-        self._steps.clear()
-        self._reach.clear()
-        self._turns.clear()
-        shared: dict[int, _Turn] = {}
-        for cache in self.caches:
-            context, times = self._times(cache)
-            cache.start_chunk(context if self._is_moved(cache) else None)
-            self._reach.append(
-                distances(
-                    context, times, frame_tokens=self.shape.frame_tokens, window=self.shape.window_frames
-                )
-            )
-            if times.ndim > 1:  # every head its own times
-                self._turns.append(self._turn(times))
-                continue
-            if cache.size not in shared:
-                shared[cache.size] = self._turn(times)
-            self._turns.append(shared[cache.size])
+        self._committed.clear()
+        self._scores.clear()
+        self._place(first_frame, max(self._frames, widest or 0))
 
     def start_pass(self, noise: Tensor, commit: bool, *, cache_only: bool = False) -> None:
         """Begin a forward of the chunk.
@@ -120,11 +145,28 @@ class Context:
             commit: Whether keys and values of this pass are kept.
             cache_only: Nothing behind the last layer is read: its attention is not computed.
         """
-        self._noise, self._is_commit, self._is_cache_only = noise, commit, cache_only
+        self._forward = _Forward(noise, noise.shape[1] or self._frames, commit, cache_only)
+
+    def start_refresh(self, first_frame: int, frames: int, *, own: int, sees_older: bool = True) -> None:
+        """Begin a clean pass over frames that were generated before, which makes held slots anew.
+
+        Every frame of the pass attends to the held slots that are older than its last ``own`` frames, and to
+        these frames; held slots of these frames take the new keys and values (`LayerCache.refresh`).
+
+        Args:
+            first_frame: First absolute latent frame of the pass.
+            frames: Latent frames of the pass, up to the last one generated.
+            own: Frames at the end of the pass that are seen and made anew.
+            sees_older: Whether the pass sees the older slots.
+        """
+        self._first_frame, self._frames = first_frame, frames
+        self._place(first_frame, frames, is_past=True)
+        noise = torch.zeros(self.batch, frames, device=self.device)
+        self._forward = _Forward(noise, frames, False, True, own, sees_older)
 
     @torch.no_grad()
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend from the chunk to context and chunk.
+        """Attend from the frames of the pass to context and pass.
 
         Args:
             layer: Layer number.
@@ -136,73 +178,192 @@ class Context:
             (B, Hq, N, D) in the dtype of the queries; the queries themselves where nobody reads the result.
         """
         with full_precision(self.device):
+            if self._forward.own:
+                return self._refresh(layer, queries, keys, values).to(queries.dtype)
             return self._attend(layer, queries, keys, values).to(queries.dtype)
 
     def _attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        cache, turn, rope = self.caches[layer], self._turns[layer], self.shape.rope
-        rotated = rope.turn(queries, *turn.queries).to(self.dtype)
-        all_keys, all_values = cache.stage(rope.turn(keys, *turn.keys), values)
+        cache, forward = self.caches[layer], self._forward
+        turn = self._turns[layer].first(forward.frames, queries.shape[2])
+        rotated = self._rotated(queries, turn)
+        all_keys, all_values = cache.stage(keys, values, turn.keys)
         log_mass = cache.staged_state("log_mass") if "log_mass" in cache.state else None
-        if self._is_cache_only and layer == self.shape.layers - 1:
-            out = queries
+        is_observed = forward.is_commit or self.protocol.passes == "all"
+        if forward.is_cache_only and layer == self.shape.layers - 1:
+            out, log_sum = queries, None
         else:
-            out = attend(rotated, all_keys, all_values, log_mass=log_mass)
-        if self._is_commit or self.protocol.passes == "all":
+            parts = self.policy.view(
+                cache, first_frame=self._first_frame, frames=forward.frames, commit=forward.is_commit
+            )
+            if parts is not None:
+                all_keys, all_values = self._seen(cache, parts, keys.shape[2])
+            out, log_sum = attend(
+                rotated, all_keys, all_values,
+                log_mass=log_mass, lengths=cache.lengths, tail=keys.shape[2],
+                with_log_sum=is_observed and self.policy.reads_attention,
+            )  # fmt: skip
+        if is_observed:
             step = Pass(
                 layer=layer,
                 chunk=self._chunk,
                 queries=queries,
                 rotated_queries=rotated,
                 keys=keys,
-                noise=self._noise,
-                commit=self._is_commit,
+                noise=forward.noise,
+                commit=forward.is_commit,
                 times=turn.times,
                 frames=self._first_frame,
+                log_sum=log_sum,
             )
             with self._watch.running():
                 self.policy.observe(cache, step)
-            if self._is_commit:
-                cache.append(keys, self._first_frame * self.shape.frame_tokens)
-                self._steps[layer] = step
+            if forward.is_commit:
+                self._commit(cache, step)
+        return out
+
+    def _commit(self, cache: LayerCache, step: Pass) -> None:
+        """Append the chunk and take its score while its queries are at hand; they are not held."""
+        cache.append(step.keys, self._first_frame * self.shape.frame_tokens)
+        self._committed.add(cache.layer)
+        tokens = self.budget.tokens
+        if tokens is None or not self._is_compressing or self.policy.is_positional:
+            return
+        if cache.size > tokens or type(self.policy).plan is not Policy.plan:
+            with self._watch.running():
+                self._scores[cache.layer] = self.policy.checked_score(cache, step)
+
+    def _refresh(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        cache, turn, forward = self.caches[layer], self._turns[layer], self._forward
+        frame_tokens = self.shape.frame_tokens
+        first = self._first_frame + forward.frames - forward.own
+        skipped = (forward.frames - forward.own) * frame_tokens
+        cache.straighten()  # the bias below goes by the order of the slots
+        own = _Turn(
+            turn.times, *((c[..., skipped:, :], s[..., skipped:, :]) for c, s in (turn.keys, turn.queries))
+        )
+        all_keys, all_values = cache.stage(keys[:, :, skipped:], values[:, :, skipped:], own.keys)
+        hidden = cache.tokens >= first * frame_tokens  # their new keys are among those of the pass
+        if not forward.sees_older:
+            hidden = torch.ones_like(hidden)
+        bias = torch.zeros(*all_keys.shape[:3], dtype=torch.float32, device=self.device)
+        bias[:, :, : cache.size].masked_fill_(hidden, -torch.inf)
+        if "log_mass" in cache.state:
+            bias[:, :, : cache.size] += cache.slot_state("log_mass")
+        out, _ = attend(self._rotated(queries, turn), all_keys, all_values, log_mass=bias)
+        cache.refresh(keys[:, :, skipped:], first * frame_tokens)
         return out
 
     @torch.no_grad()
-    def finish_chunk(self, compress: bool = True) -> None:
+    def finish_chunk(self) -> None:
         """End the chunk after its committing pass; bring every layer down to its size.
-
-        Args:
-            compress: False while a prefix is kept in full.
 
         Raises:
             ValueError: If a layer has not seen a committing pass, or a plan does not fit the budget.
         """
-        if len(self._steps) < self.shape.layers:
+        if len(self._committed) < self.shape.layers:
             raise ValueError(
-                f"chunk {self._chunk}: {len(self._steps)} of {self.shape.layers} layers were committed"
+                f"chunk {self._chunk}: {len(self._committed)} of {self.shape.layers} layers were committed"
             )
-        if not compress or self.budget.tokens is None:
+        if not self._is_compressing or self.budget.tokens is None:
             return
+        held = self._stats_nbytes() + sum(score.nbytes for score in self._scores.values())
         with self._watch.running(), full_precision(self.device):
-            sizes = self._sizes()
-            for cache, tokens in zip(self.caches, sizes, strict=True):
-                self.policy.compress(cache, self._steps[cache.layer], tokens=tokens)
+            self._compress(self._sizes())
+        self._scores.clear()
+        self._scratch = held - self._stats_nbytes()
+
+    def _compress(self, sizes: Sequence[int]) -> None:
+        """Bring the layers down to their sizes; those alike are selected together."""
+        groups: dict[tuple[int, int], list[LayerCache]] = {}
+        for cache, tokens in zip(self.caches, sizes, strict=True):
+            if cache.size > tokens:
+                groups.setdefault((cache.size, tokens), []).append(cache)
+        for (_, tokens), caches in groups.items():
+            if self.policy.is_positional:
+                for cache in caches:
+                    self.policy.shift(cache, tokens)
+                continue
+            scores = torch.cat([self._scores.pop(cache.layer) for cache in caches])
+            chosen = self.policy.select(scores, tokens)
+            del scores
+            for begin in range(0, len(caches), _TOGETHER):
+                some = slice(begin * self.batch, (begin + _TOGETHER) * self.batch)
+                self.policy.apply(caches[begin : begin + _TOGETHER], chosen[some])
+
+    def clear(self) -> None:
+        """Forget the whole context, before it is made anew."""
+        for cache in self.caches:
+            cache.clear()
 
     # -- parts ------------------------------------------------------------------------------------------
 
+    def _make_spare(self, capacity: int) -> Spare | None:
+        if self.device.type != "cuda" or self.budget.tokens is None or self.policy.is_positional:
+            return None
+        return Spare((self.batch, self.shape.heads, capacity, self.shape.head_dim), self.dtype, self.device)
+
     def _make_cache(self, layer: int, capacity: int) -> LayerCache:
         cache = LayerCache(
-            self.shape, layer=layer, batch=self.batch, capacity=capacity, dtype=self.dtype, device=self.device
-        )
+            self.shape, layer=layer, batch=self.batch, capacity=capacity, dtype=self.dtype,
+            device=self.device, spare=self.spare,
+        )  # fmt: skip
         for name, fill in self.policy.slot_state.items():
             cache.slot_state(name, fill=fill)
         return cache
 
-    def _times(self, cache: LayerCache) -> tuple[Tensor, Tensor]:
+    def _place(self, first_frame: int, frames: int, *, is_past: bool = False) -> None:
+        """Put the context where the position mode wants it, and new frames behind it or, past, at its end."""
+        self._reach.clear()
+        self._turns.clear()
+        shared: dict[tuple[int, bool], tuple[_Turn, tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor]]] = {}
+        for cache in self.caches:
+            is_moved = self._is_moved(cache)
+            key = (cache.size, is_moved)
+            found = shared.get(key)
+            if found is None:
+                context, times = self._times(cache, first_frame, frames)
+                if is_past and is_moved:
+                    times = times - frames
+                reach = distances(
+                    context, times, frame_tokens=self.shape.frame_tokens, window=self.shape.window_frames
+                )
+                found = (self._turn(times), self.shape.rope.time_turn(context) if is_moved else None, reach)
+                if context.ndim == 1:  # the same for every layer of this size
+                    shared[key] = found
+            turn, moved, reach = found
+            cache.start_chunk(moved)
+            self._turns.append(turn)
+            self._reach.append(reach)
+
+    def _rotated(self, queries: Tensor, turn: _Turn) -> Tensor:
+        if not queries.is_cuda:
+            return self.shape.rope.turn(queries, *turn.queries).to(self.dtype)
+        out = torch.empty_like(queries, dtype=self.dtype)
+        self.shape.rope.turn_into(out, queries, *turn.queries)
+        return out
+
+    def _seen(self, cache: LayerCache, parts: Sequence[Segment], tokens: int) -> tuple[Tensor, Tensor]:
+        """Gather the parts of the context that a pass sees, and the ``tokens`` tokens of the pass itself."""
+        keys, values = [], []
+        for part in parts:
+            held = cache.rotated[:, :, part.start : part.stop]
+            if part.time is not None:
+                held = held.clone()
+                steps = torch.arange(part.stop - part.start, device=self.device) // self.shape.frame_tokens
+                keys_there = cache.keys[:, :, part.start : part.stop]
+                self.shape.rope.retime_(held, keys_there, *self.shape.rope.time_turn(part.time + steps))
+            keys.append(held)
+            values.append(cache.values[:, :, part.start : part.stop])
+        keys.append(cache.staged_keys[:, :, -tokens:])
+        values.append(cache.staged_values[:, :, -tokens:])
+        return torch.cat(keys, 2), torch.cat(values, 2)
+
+    def _times(self, cache: LayerCache, first_frame: int, frames: int) -> tuple[Tensor, Tensor]:
         return time_indices(
             cache.tokens,
             self.protocol.position if self._is_moved(cache) else "absolute",
-            first_frame=self._first_frame,
-            frames=self._frames,
+            first_frame=first_frame,
+            frames=frames,
             frame_tokens=self.shape.frame_tokens,
             window=self.shape.window_frames,
             sink=self.budget.sink,
@@ -266,21 +427,26 @@ class Context:
         }
 
     def _transient_nbytes(self) -> int:
-        """Bytes of the rotated keys, of the queries held until the chunk ends and of one block of weights."""
+        """Bytes of the rotated keys, of what waits for the end of a chunk, of the spare and of one block of weights."""
         rotated = sum(cache.rotated_nbytes() for cache in self.caches)
-        queries = sum(step.queries.nbytes + step.rotated_queries.nbytes for step in self._steps.values())
+        spare = self.spare.nbytes() if self.spare is not None else 0
         rows = self.batch * self.shape.heads * max(cache.size for cache in self.caches)
         block = 4 * min(max(block_elements(self.device), rows), rows * self.shape.chunk_tokens)
-        return rotated + queries + (block if "mass" in self.policy.slot_state else 0)
+        return rotated + spare + self._scratch + (block if self.policy.reads_attention else 0)
+
+    def _stats_nbytes(self) -> int:
+        return sum(x.nbytes for cache in self.caches for x in cache.stats.values() if isinstance(x, Tensor))
 
     def _kept(self) -> list[list[float]]:
         """Share of each source chunk's tokens still held, mean over layers and heads, one list per video."""
         chunk_tokens = self.shape.chunk_tokens
         count = -(-(self._first_frame + self._frames) * self.shape.frame_tokens // chunk_tokens)
+        edges = torch.arange(count + 1, dtype=torch.int32, device=self.device) * chunk_tokens
         held = torch.zeros(self.batch, count, device=self.device)
-        for cache in self.caches:
-            source = (cache.tokens // chunk_tokens).long().flatten(1)
-            held.scatter_add_(1, source, torch.ones(source.shape, device=self.device))
+        for cache in self.caches:  # tokens increase, so that the place of an edge counts what is before it
+            tokens = cache.tokens.contiguous()
+            places = torch.searchsorted(tokens, edges.expand(*tokens.shape[:2], -1).contiguous())
+            held += places.diff(dim=-1).sum(1)
         held /= chunk_tokens * self.shape.layers * self.shape.heads
         return [[round(share, 5) for share in video] for video in held.tolist()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from policies import history, merging
-from policies.attention import mass
-from policies.base import Pass, Policy, Shape
+from policies.attention import group_mass, products
+from policies.base import Budget, Pass, Policy, Protocol, Shape
 from policies.cache import LayerCache
-from policies.proxy import future_queries, note_queries
+from policies.proxy import Ahead, future_queries, note_queries
 from policies.selection import rest
 
 _CHOICES = {"merge": ("value", "none"), "profile": ("pooled", "rows"), "row_reduction": ("mean", "sum")}
@@ -52,6 +52,7 @@ class FutureForcing(Policy):
     name: ClassVar[str] = "future_forcing"
     source: ClassVar[str] = "arXiv 2605.30083, Eq 2 and Eq 3"
     slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({history.STATE: 0.0})
+    reads_attention: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Reject values outside their ranges."""
@@ -66,6 +67,19 @@ class FutureForcing(Policy):
             if getattr(self, field) < 1:
                 raise ValueError(f"policy.{field} is {getattr(self, field)}; allowed: 1 or more")
 
+    def start(
+        self,
+        shape: Shape,
+        budget: Budget,
+        protocol: Protocol,
+        *,
+        seed: int | Sequence[int],
+        device: torch.device | str,
+    ) -> None:
+        """Begin a rollout; angles are shared by its layers."""
+        super().start(shape, budget, protocol, seed=seed, device=device)
+        self._ahead = Ahead()
+
     def held_nbytes(self, shape: Shape, batch: int) -> int:
         """Return the bytes of the queries of earlier chunks that the proxy still needs."""
         frames = max(0, self.window - shape.chunk_frames)
@@ -79,20 +93,14 @@ class FutureForcing(Policy):
 
     def score(self, cache: LayerCache, step: Pass) -> Tensor:
         """Return Eq 2, lam * future + (1 - lam) * past, (B, H, S)."""
-        queries = future_queries(cache, step, self.shape, horizon=self.horizon)  # (B, Hq, horizon, P, D)
-        futures = [
-            mass(
-                queries[:, :, ahead],
-                cache.rotated,
-                context=cache.size,
-                stride=self.protocol.query_stride,
-                log_mass=cache.log_mass,
-            )
-            for ahead in range(self.horizon)
-        ]
-        future = torch.stack(futures, 2)  # (B, H, horizon, S)
-        if self.row_reduction == "mean":
-            future /= queries.shape[3]
+        stride = self.protocol.query_stride
+        queries = future_queries(cache, step, self.shape, self._ahead, horizon=self.horizon, stride=stride)
+        rows = queries.shape[3]
+        groups = queries if self.merge == "value" else queries.flatten(2, 3)[:, :, None]
+        future = group_mass(groups, cache.rotated, log_mass=cache.log_mass)  # (B, H, horizon or 1, S)
+        future *= groups.shape[2] / (self.horizon * rows)
+        if self.row_reduction == "sum":
+            future *= self.shape.frame_tokens
         if self.merge == "value":
             cache.stats["future"], cache.stats["profile"] = future, self._profiles(cache, queries)
         return self.lam * future.mean(2) + (1 - self.lam) * history.mean_per_query(cache)
@@ -108,21 +116,26 @@ class FutureForcing(Policy):
         compared = queries.reshape(
             cache.batch, cache.heads, -1, queries.shape[-1]
         )  # (B, H, G * horizon * P, D)
-        return torch.matmul(cache.rotated.float(), compared.float().mT)
+        return products(cache.rotated, compared)
 
-    def fold(self, cache: LayerCache, kept: Tensor) -> None:
+    def fold(self, caches: Sequence[LayerCache], kept: Tensor) -> None:
         """Merge Eq 3: add the values of redundant dropped slots to their most similar survivor; keys stay."""
-        future, profile, _ = (cache.stats.pop(name, None) for name in ("future", "profile", "proxy"))
-        if not isinstance(future, Tensor) or not isinstance(profile, Tensor):
+        if self.merge == "none":
             return
-        dropped = rest(kept, cache.size)  # (B, H, E)
+        parts = [[cache.stats.pop(name) for cache in caches] for name in ("future", "profile")]
+        future, profile = (torch.cat([x for x in part if isinstance(x, Tensor)]) for part in parts)
+        dropped = rest(kept, caches[0].size)  # (LB, H, E)
         cosine, nearest = merging.nearest(
             merging.take_rows(profile, dropped), merging.take_rows(profile, kept)
         )
         is_merged = cosine >= self.tau
         target = torch.where(is_merged, kept.gather(2, nearest), dropped)  # the others go with themselves
+        target, order = torch.sort(target, dim=2, stable=True)  # those that meet are neighbours
+        dropped, is_merged = dropped.gather(2, order), is_merged.gather(2, order)
         own, added = merge_weights(future, dropped, target, is_merged)
-        merging.blend_values(cache.values, own, dropped, target, added)
+        batch = caches[0].batch
+        for cache, *layer in zip(caches, *(x.split(batch) for x in (own, dropped, target, added)), strict=True):
+            merging.blend_values(cache.values, *layer)
 
 
 def merge_weights(
@@ -133,17 +146,17 @@ def merge_weights(
     Args:
         future: Attention under the proxies, (B, H, horizon, S).
         dropped: Slots that go, (B, H, E).
-        target: Slot that takes each of them in, (B, H, E).
+        target: Slot that takes each of them in, (B, H, E), sorted.
         is_merged: Which of them are taken in, (B, H, E).
 
     Returns:
         Own weights (B, H, S), exactly one where nothing arrives, and added weights (B, H, E).
     """
     by_slot = future.transpose(2, 3).contiguous()  # (B, H, S, horizon)
-    arriving = merging.take_rows(by_slot, dropped) * is_merged[..., None]  # (B, H, E, horizon)
     whole = by_slot.clone()
-    merging.add_rows(whole, target, arriving)
+    merging.blend_values(whole, None, dropped, target, is_merged.float())
     own = torch.where(whole > 0, by_slot / whole, 1.0).mean(-1)
+    arriving = merging.take_rows(by_slot, dropped) * is_merged[..., None]  # (B, H, E, horizon)
     share = merging.take_rows(whole, target)
     added = torch.where(share > 0, arriving / share, 0.0).mean(-1)
     return own, added

@@ -28,6 +28,7 @@ class H2O(Policy):
     name: ClassVar[str] = "h2o"
     source: ClassVar[str] = "arXiv 2306.14048, Algorithm 1"
     slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({history.STATE: 0.0})
+    reads_attention: ClassVar[bool] = True
 
     def observe(self, cache: LayerCache, step: Pass) -> None:
         """Add the attention of this pass."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from policies import kernels
 from policies.attention import block_elements
 
 _SEGMENT = 128
@@ -24,14 +25,17 @@ def nearest(source: Tensor, target: Tensor, *, block: int | None = None) -> tupl
     """
     batch, heads, _, width = source.shape
     count = target.shape[2]
+    if source.is_cuda:
+        units = (functional.normalize(x.float(), dim=-1).flatten(0, 1) for x in (source, target))
+        best, which = kernels.nearest(*units)
+        return best.view(batch, heads, -1), which.view(batch, heads, -1)
     filler = target[:, :, -1:].expand(-1, -1, -count % _SEGMENT, -1)  # whole segments; index cut back below
     columns = functional.normalize(torch.cat([target, filler], 2).float(), dim=-1).flatten(0, 1).mT
     rows = functional.normalize(source.float(), dim=-1).reshape(batch * heads, -1, width)
-    together = batch * heads if source.is_cuda else 1
-    step = max(1, (block or block_elements(source.device)) // (together * columns.shape[2]))
+    step = max(1, (block or block_elements(source.device)) // columns.shape[2])
     found = []
-    for begin in range(0, batch * heads, together):
-        some = slice(begin, begin + together)
+    for begin in range(batch * heads):
+        some = slice(begin, begin + 1)
         starts = range(0, max(1, rows.shape[1]), step)
         parts = [_highest(torch.bmm(rows[some, at : at + step], columns[some])) for at in starts]
         found.append([torch.cat(part, 1) for part in zip(*parts, strict=True)])
@@ -47,37 +51,29 @@ def _highest(similarity: Tensor) -> tuple[Tensor, Tensor]:
     return inside.values, which.squeeze(-1) * _SEGMENT + inside.indices
 
 
-def add_rows(out: Tensor, index: Tensor, rows: Tensor) -> None:
-    """Add rows (B, H, E, C) to out (B, H, S, C) in place at slots ``index`` (B, H, E), in a fixed order.
-
-    The order is fixed on both kinds of device: ``index_add_`` runs in sequence on a CPU, and ``index_put_``
-    sorts before it adds on CUDA.
-    """
-    batch, heads, slots, width = out.shape
-    starts = torch.arange(batch * heads, device=out.device).view(batch, heads, 1) * slots
-    flat, where = out.view(-1, width), (index + starts).reshape(-1)
-    if out.is_cuda:
-        flat.index_put_((where,), rows.reshape(-1, width).to(out.dtype), accumulate=True)
-    else:
-        flat.index_add_(0, where, rows.reshape(-1, width).to(out.dtype))
-
-
 def take_rows(source: Tensor, index: Tensor) -> Tensor:
     """Return rows (B, H, E, C) of source (B, H, S, C) at slots ``index`` (B, H, E)."""
     return source.gather(2, index[..., None].expand(-1, -1, -1, source.shape[-1]))
 
 
-def blend_values(values: Tensor, own: Tensor, dropped: Tensor, target: Tensor, added: Tensor) -> None:
-    """Replace values in place by own * value + sum of added * dropped values, summed in fp32.
+def blend_values(
+    values: Tensor, own: Tensor | None, dropped: Tensor, target: Tensor, added: Tensor
+) -> None:
+    """Replace values in place by own * value + sum of added * dropped values, summed in fp32 in a fixed order.
 
     Args:
-        values: A view (B, H, S, D) of the cache.
-        own: Weight of each slot's own value (B, H, S), one where nothing arrives.
+        values: A view (B, H, S, C).
+        own: Weight of each slot's own value (B, H, S), one where nothing arrives; None is one everywhere.
         dropped: Slots that go (B, H, E).
-        target: Slot that takes each of them in (B, H, E).
-        added: Weight of each dropped value (B, H, E).
+        target: Slot that takes each of them in (B, H, E), sorted; one that is its own target goes alone.
+        added: Weight of each dropped value (B, H, E), 0 where it goes alone.
     """
+    if values.is_cuda:
+        kernels.blend_rows(values, own, dropped, target, added)
+        return
+    batch, heads, slots, width = values.shape
     arriving = take_rows(values, dropped).float() * added[..., None]
-    blended = values.float() * own[..., None]
-    add_rows(blended, target, arriving)
-    values.copy_(blended)
+    blended = values.float() if own is None else values.float() * own[..., None]
+    starts = torch.arange(batch * heads, device=values.device).view(batch, heads, 1) * slots
+    flat = blended.reshape(-1, width).index_add_(0, (target + starts).reshape(-1), arriving.reshape(-1, width))
+    values.copy_(flat.view(values.shape))

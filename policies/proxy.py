@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from policies.attention import strided
 from policies.base import Pass, Protocol, Shape
 from policies.cache import LayerCache
 
@@ -15,19 +16,20 @@ def note_queries(
     """Update the position-wise mean of the last ``window`` frames' un-rotated queries.
 
     A chunk's queries are those of the clean pass, or the mean over its passes where the protocol observes
-    all. The mean goes to ``stats['proxy']`` (B, Hq, P, D) fp32, frames that later chunks need to ``past``.
+    all. The mean goes to ``stats['proxy']`` (B, Hq, R, D) fp32, R of the P tokens of a frame by the protocol's
+    stride; frames that later chunks need go to ``past``.
     """
-    queries = step.queries.float()
+    rows = strided(frame_tokens, protocol.query_stride, step.queries.device)
+    queries = step.queries.unflatten(2, (-1, frame_tokens))  # (B, Hq, F, P, D)
+    frames = queries.float() if rows is None else queries[:, :, :, rows].float()
     if protocol.passes == "all":
-        queries = queries + cache.stats.pop("query_sum", 0.0)
+        frames = frames + cache.stats.pop("query_sum", 0.0)
         passes = cache.stats.pop("query_passes", 0.0)
         assert isinstance(passes, float), passes
         if not step.commit:
-            cache.stats["query_sum"], cache.stats["query_passes"] = queries, passes + 1.0
+            cache.stats["query_sum"], cache.stats["query_passes"] = frames, passes + 1.0
             return
-        queries = queries / (passes + 1.0)
-    batch, heads, _, dim = queries.shape
-    frames = queries.reshape(batch, heads, -1, frame_tokens, dim)  # (B, Hq, F, P, D)
+        frames = frames / (passes + 1.0)
     chunk_frames = frames.shape[2]
     past = cache.stats.get("past")
     if isinstance(past, Tensor):
@@ -37,19 +39,45 @@ def note_queries(
         cache.stats["past"] = frames[:, :, chunk_frames - window :].clone()
 
 
-def future_queries(cache: LayerCache, step: Pass, shape: Shape, *, horizon: int) -> Tensor:
-    """Return the proxy rotated to the ``horizon`` frames after the chunk, (B, Hq, horizon, P, D).
+class Ahead:
+    """Angles of the frames behind a chunk, made once for all layers that share its times."""
 
-    Time goes on from the chunk's last frame under the position mode in force; rows and columns are those of
-    the proxy's own positions. The result has the dtype of the cache, as true queries would.
-    """
-    proxy = cache.stats["proxy"]
-    assert isinstance(proxy, Tensor), "observe has not seen a committing pass"
-    ahead = torch.arange(1, horizon + 1, device=proxy.device)
-    times = step.times[..., -1:] + ahead  # (horizon,) or (B, H, horizon)
-    row = torch.arange(shape.rows, device=proxy.device)[:, None]
-    column = torch.arange(shape.columns, device=proxy.device)
-    angles = shape.rope.angles(times[..., None, None], row, column).flatten(-3, -2)  # (..., horizon, P, D/2)
+    def __init__(self) -> None:
+        """Start with none."""
+        self._times: Tensor | None = None
+        self._turn: tuple[Tensor, Tensor] | None = None
+
+    def turn(self, times: Tensor, shape: Shape, *, horizon: int, stride: int) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines, (horizon, R, D/2) or (B, Hq, horizon, R, D/2), at every ``stride``-th token.
+
+        Args:
+            times: Times of the chunk's frames, (F,) or (B, H, F).
+            shape: The model.
+            horizon: Latent frames ahead.
+            stride: See ``Protocol.query_stride``.
+        """
+        if self._turn is None or self._times is not times:
+            self._times, self._turn = times, _turn(times, shape, horizon=horizon, stride=stride)
+        return self._turn
+
+
+def _turn(times: Tensor, shape: Shape, *, horizon: int, stride: int) -> tuple[Tensor, Tensor]:
+    rows = strided(shape.frame_tokens, stride, times.device)
+    token = torch.arange(shape.frame_tokens, device=times.device) if rows is None else rows
+    ahead = times[..., -1:] + torch.arange(1, horizon + 1, device=times.device)  # (horizon,) or (B, H, horizon)
+    angles = shape.rope.angles(ahead[..., None], token // shape.columns, token % shape.columns)
     if times.ndim > 1:
         angles = angles.repeat_interleave(shape.query_heads // shape.heads, 1)
-    return shape.rope.rotate(proxy[:, :, None].expand(-1, -1, horizon, -1, -1), angles).to(cache.dtype)
+    return angles.cos(), angles.sin()
+
+
+def future_queries(cache: LayerCache, step: Pass, shape: Shape, ahead: Ahead, *, horizon: int, stride: int) -> Tensor:
+    """Return the proxy rotated to the ``horizon`` frames after the chunk, (B, Hq, horizon, R, D).
+
+    The proxy is used up. Time goes on from the chunk's last frame under the position mode in force; rows and
+    columns are those of the proxy's own positions. The result has the dtype of the cache, as true queries would.
+    """
+    proxy = cache.stats.pop("proxy", None)
+    assert isinstance(proxy, Tensor), "observe has not seen a committing pass"
+    turn = ahead.turn(step.times, shape, horizon=horizon, stride=stride)
+    return shape.rope.turn(proxy[:, :, None].expand(-1, -1, horizon, -1, -1), *turn).to(cache.dtype)

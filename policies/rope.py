@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from policies import kernels
+
 LAYOUTS = ("half", "interleaved")
 
 
@@ -77,6 +79,13 @@ class Rope:
         """Turn x (..., D) by angles that broadcast to (..., D/2); the negative angles undo it."""
         return self.turn(x, angles.cos(), angles.sin())
 
+    def turn_into(self, out: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
+        """Write x (B, H, N, D) into out, turned by cosines and sines (N, D/2) or (B, H, N, D/2) fp32."""
+        if out.is_cuda:
+            kernels.turn(out, x, cos, sin, is_interleaved=self.layout == "interleaved")
+        else:
+            out.copy_(self.turn(x, cos, sin))
+
     def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Turn x (..., D) by angles given as fp32 cosines and sines that broadcast to (..., D/2)."""
         wide = x.float()
@@ -93,16 +102,22 @@ class Rope:
     def rotate_time(self, x: Tensor, delta: Tensor) -> Tensor:
         """Return x (..., D) with its time pairs turned by delta (...) latent frames."""
         out = x.clone()
-        self.retime_(out, x, delta)
+        self.retime_(out, x, *self.time_turn(delta))
         return out
 
-    def retime_(self, out: Tensor, keys: Tensor, time: Tensor) -> None:
-        """Write into the time pairs of out those of keys (..., D) turned to time (...); leave the others."""
+    def time_turn(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines of the time pairs, each (..., time pairs) fp32."""
         angles = self.time_angles(time)
+        return angles.cos(), angles.sin()
+
+    def retime_(self, out: Tensor, keys: Tensor, cos: Tensor, sin: Tensor) -> None:
+        """Write into the time pairs of out those of keys (..., D), turned by `time_turn`; leave the others."""
+        if out.is_cuda and out.ndim == 4:
+            kernels.turn(out, keys, cos, sin, is_interleaved=self.layout == "interleaved")
+            return
         count = self.time_pairs
         first, second = (part[..., :count] for part in self.pairs(keys))
         targets = tuple(part[..., :count] for part in self.pairs(out))
-        cos, sin = angles.cos(), angles.sin()
         if out.dtype == torch.float32:
             _turn_pairs((first, second), targets, cos, sin)
             return

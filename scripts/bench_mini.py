@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 import policies
-from ff_bench import models
 from ff_bench.models.base import Model
+from ff_bench.models.facts import facts
+from ff_bench.models.mini.backbone import load
 from ff_bench.rollout import Take, rollout
 from policies.attention import attend
 from policies.base import Budget, Protocol
@@ -44,7 +45,7 @@ def dense_seconds(model: Model, repeats: int = 2) -> float:
 
         def alone(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             rope = model.shape.rope
-            return attend(rope.rotate(queries, turn), rope.rotate(keys, turn), values)
+            return attend(rope.rotate(queries, turn), rope.rotate(keys, turn), values)[0]
 
         for _ in range(repeats):
             begin = time.perf_counter()
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=6)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = models.load("mini", device="cpu", dtype=torch.float32)
+    model = load(facts("mini").weights, device="cpu")
     results = []
     for budget, name in itertools.product(options.budgets, options.policies):
         seconds, policy_seconds, dense = chunk_seconds(model, name, budget, chunks=options.chunks)

@@ -22,7 +22,8 @@ import json
 import torch
 from torch import Tensor
 
-from ff_bench import models
+from ff_bench.models.facts import facts
+from ff_bench.models.mini.backbone import load
 from ff_bench.rollout import Take, rollout
 from policies.base import Budget, Pass, Protocol
 from policies.cache import LayerCache
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--lags", nargs="+", type=int, default=[1, 5, 11], help="distances between chunks")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = models.load("mini", device="cpu", dtype=torch.float32)
+    model = load(facts("mini").weights, device="cpu")
     recorder, shape, kept = Recorder(), model.shape, Protocol(position="absolute")
     tokens = options.length * shape.frame_tokens
     context = Context(recorder, shape, Budget(None), kept, capacity_tokens=tokens)

@@ -95,3 +95,10 @@ def fake(clean: Path, weights: None, monkeypatch: pytest.MonkeyPatch) -> FakeGen
     monkeypatch.setitem(sys.modules, "ff_bench.generate", module)
     monkeypatch.setattr(ff_bench, "generate", module, raising=False)
     return made
+
+
+@pytest.fixture
+def bare(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that this machine has no file of any model of text, whatever it has."""
+    monkeypatch.setenv("FF_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr("ff_bench.models.wan.files._in_hub", lambda source, fetch: None)

@@ -31,12 +31,14 @@ class Video:
         prompt: Prompt text.
         seed: Seed of the noise.
         fps: Decoded frames per second.
-        chunk_frames: Decoded frames of one chunk.
+        chunk_frames: Decoded frames of one chunk; the first may have fewer.
         prefix_frames: Decoded frames at the start that the budget did not rule; 0 without a prefix.
         frames: RGB, (T, H, W, 3) uint8.
         trace: One mapping per chunk, as in ``trace.jsonl``.
         manifest: Content of ``manifest.json``.
         model: Name of the model.
+        made_frames: Decoded frames made after the prefix, those behind the end of the video too; None counts
+            whole chunks.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Video:
     trace: list[dict[str, Any]] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
     model: str = "mini"
+    made_frames: int | None = None
 
     @property
     def seconds(self) -> float:

@@ -88,7 +88,7 @@ def _seconds(video: Video, chunks: list[dict[str, Any]]) -> Iterator[Value]:
     policy = _sum(_column(chunks, "policy_seconds"))
     share = policy / total if policy is not None and total else None
     yield whole("cost.policy_share", video, share, "the trace has no seconds of the policy or of the chunk")
-    frames = len(chunks) * video.chunk_frames
+    frames = len(chunks) * video.chunk_frames if video.made_frames is None else video.made_frames
     yield whole("cost.fps", video, frames / total if total else None, missing)
     for label, quantile in _QUANTILES.items():
         value = None if seconds is None else float(np.quantile(seconds, quantile))

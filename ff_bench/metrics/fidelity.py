@@ -25,7 +25,9 @@ from ff_bench.metrics.base import (
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 _STABILISERS = (0.01**2, 0.03**2)
-_BLOCK = 128  # frames compared at once; bounds the memory
+_BLOCK_PIXELS = 1 << 22
+_BLOCK = 128
+"""Most frames compared at once; fewer where they have more pixels, which bounds the memory."""
 
 
 class Fidelity:
@@ -79,9 +81,19 @@ def frame_psnr(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
         frames: RGB, (T, H, W, 3) uint8.
         others: The same shape.
     """
-    difference = frames.astype(np.int16) - others
-    squared = np.einsum("thwc,thwc->t", difference, difference, dtype=np.int64)
+    squared = np.concatenate([_squared(frames[part], others[part]) for part in _blocks(frames)])
     return psnr(squared / (255.0**2 * frames[0].size))
+
+
+def _squared(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
+    difference = frames.astype(np.int16) - others
+    total: np.ndarray = np.einsum("thwc,thwc->t", difference, difference, dtype=np.int64)
+    return total
+
+
+def _blocks(frames: np.ndarray) -> list[slice]:
+    count = max(1, min(_BLOCK, _BLOCK_PIXELS // (frames.shape[1] * frames.shape[2])))
+    return [slice(start, start + count) for start in range(0, len(frames), count)]
 
 
 def ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -93,8 +105,7 @@ def ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
         frames: RGB, (T, H, W, 3) uint8, sides of at least 11.
         others: The same shape.
     """
-    blocks = range(0, len(frames), _BLOCK)
-    return np.concatenate([_ssim(frames[i : i + _BLOCK], others[i : i + _BLOCK]) for i in blocks])
+    return np.concatenate([_ssim(frames[part], others[part]) for part in _blocks(frames)])
 
 
 def _ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -49,7 +49,9 @@ class Guards:
     def compute(self, video: Video, reference: Video | None) -> Iterator[Value]:
         """Yield every measure; `bland` compares with the full cache if there, else with the first part."""
         last = last_frames(video, WINDOW_SECONDS)
-        first = scored_from(video) or round(WINDOW_SECONDS * video.fps)
+        first = scored_from(video)
+        if video.model != "mini":  # a start of one picture is too little to compare with
+            first = max(first, round(WINDOW_SECONDS * video.fps))
         ratios: dict[str, float | None] = {}
         for short, level in (
             ("gradient", "gradient_energy"),

@@ -1,40 +1,41 @@
-"""Backbones by name: one explicit table, then installed entry points (group ``ff_bench.models``)."""
+"""Backbones by architecture: one explicit table, then installed entry points (group ``ff_bench.models``)."""
 
 from __future__ import annotations
 
 import importlib
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ff_bench.models.facts import facts
+from ff_bench.models.facts import GROUP
 
 if TYPE_CHECKING:
     import torch
 
+    from ff_bench.config import ModelConfig
     from ff_bench.models.base import Model
 
-LOADERS = {"mini": "ff_bench.models.mini.backbone:load"}
-GROUP = "ff_bench.models"
+LOADERS = {"mini": "ff_bench.models.mini.backbone", "wan": "ff_bench.models.wan.backbone"}
+"""Module of each architecture that has `load`; imported where a model is loaded."""
 
 
-def load(name: str, *, device: torch.device | str, dtype: torch.dtype) -> Model:
-    """Load a model with the weights that its facts name.
+def load(config: ModelConfig, *, device: torch.device | str, dtype: torch.dtype) -> Model:
+    """Load a model with its weights.
 
     Args:
-        name: of the model.
+        config: the model as configured, `compose([...]).config.model`.
         device: where to.
         dtype: number format of weights and cache.
 
     Raises:
         FileNotFoundError: where weights are missing; the sentence says how to get them.
-        ValueError: where they do not fit, or the name is unknown.
+        ValueError: where they do not fit.
     """
-    for entry in entry_points(group=GROUP):
-        if entry.name == name and name not in LOADERS:
-            found: Model = entry.load()(device=device, dtype=dtype)
-            return found
-    known = facts(name)
-    module, _, attribute = LOADERS[name].partition(":")
-    load_files = getattr(importlib.import_module(module), attribute)
-    model: Model = load_files(known.weights, device=device, dtype=dtype)
-    return model
+    name = config.architecture
+    if name in LOADERS:
+        module: Any = importlib.import_module(LOADERS[name])
+        source = config.facts.weights if name == "mini" else config.fields
+        model: Model = module.load(source, device=device, dtype=dtype)
+        return model
+    found = next(point for point in entry_points(group=GROUP) if point.name == name).load()
+    own: Model = found.load(config.fields, device=device, dtype=dtype)
+    return own

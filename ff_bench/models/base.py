@@ -8,30 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ff_bench.models.facts import ModelFacts
+from ff_bench.models.schedule import Span, Turn
 from policies.base import Shape
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward of a chunk.
-
-    Attributes:
-        level: noise level that goes in, in [0, 1].
-        next_level: noise level that comes out; None in a clean pass.
-        commit: True where keys and values are written to the cache.
-    """
-
-    level: float
-    next_level: float | None
-    commit: bool
+Decoder = Callable[[Tensor], Tensor]
+"""Takes the next latent frames (B, F, C, h, w), returns their pictures (B, T, H, W, 3) uint8; holds state."""
 
 
 class Model(ABC):
@@ -44,6 +31,8 @@ class Model(ABC):
         latent_shape: (channels, height, width) of one latent frame.
         dtype: number format of weights and cache.
         renoises: whether `advance` takes fresh noise.
+        recache_frames: latent frames whose keys and values are made anew when the prompt changes.
+        recache_sink: whether older slots, the sink above all, are seen in doing so.
     """
 
     facts: ModelFacts
@@ -52,10 +41,18 @@ class Model(ABC):
     latent_shape: tuple[int, int, int]
     dtype: torch.dtype = torch.float32
     renoises: bool = False
+    recache_frames: int = 0
+    recache_sink: bool = False
 
     @abstractmethod
-    def schedule(self, steps: int) -> tuple[Pass, ...]:
-        """Return the passes of one chunk in order: `steps` noisy ones, then a clean one."""
+    def turns(self, latent_frames: int, *, steps: int, prefix_frames: int = 0) -> tuple[Turn, ...]:
+        """Return the passes of a whole video in order.
+
+        Args:
+            latent_frames: length, whole chunks.
+            steps: noisy passes per chunk.
+            prefix_frames: latent frames at the start that are given, whole chunks.
+        """
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> object:
@@ -72,14 +69,14 @@ class Model(ABC):
         first_frame: int,
         cache_only: bool = False,
     ) -> Tensor:
-        """Predict the clean chunk.
+        """Predict clean latents.
 
         Args:
-            latent: (B, F, C, h, w) noisy latent frames of one chunk.
+            latent: (B, F, C, h, w) noisy latent frames of one pass.
             noise: (B, F) noise level of each frame in [0, 1].
             conditioning: from `encode`.
             attend: self-attention.
-            first_frame: number of the chunk's first latent frame in the video.
+            first_frame: number of the first latent frame in the video.
             cache_only: the caller needs the keys and values of every layer and nothing behind the last one.
 
         Returns:
@@ -87,29 +84,41 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
-        """Go from `step.level` to `step.next_level`.
+    def advance(self, latent: Tensor, predicted: Tensor, span: Span, noise: Tensor | None) -> Tensor:
+        """Go from `span.level` to `span.next_level`.
 
         Args:
-            latent: (B, F, C, h, w) at `step.level`.
+            latent: (B, F, C, h, w) at `span.level`, the frames of the span.
             predicted: its x0, from `denoise`.
-            step: a noisy pass.
-            noise: fresh noise of the same shape where `renoises` is True, else None.
+            span: of a noisy pass.
+            noise: fresh noise of the same shape where `renoises` is True and a level follows, else None.
 
         Returns:
-            (B, F, C, h, w) at `step.next_level`.
+            (B, F, C, h, w) at `span.next_level`; the final latents where that is None.
         """
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decode the next latent frames; state across calls is the model's.
+    def decoder(self) -> Decoder:
+        """Begin to decode videos side by side; what must be known of earlier frames is held by the result."""
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Encode pictures (T, H, W, 3) uint8 into latents (F, C, h, w) float32 that begin a video.
+
+        Raises:
+            ValueError: where the model cannot.
+        """
+        raise ValueError(f"model '{self.facts.name}' cannot start from pictures")
+
+    def first_latent(self, pictures: Tensor) -> Tensor:
+        """Encode one picture per video as if a video began with it.
 
         Args:
-            latents: (B, F, C, h, w).
+            pictures: (B, H, W, 3) uint8.
 
         Returns:
-            (B, T, H, W, 3) uint8.
+            (B, 1, C, h, w).
         """
+        return torch.stack([self.encode_frames(picture[None]) for picture in pictures])
 
     def truth(self, prompt: str, seed: int, latent_frames: int) -> Tensor:
         """Latents (F, C, h, w) of the exact video of (prompt, seed), for models that have one.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from ff_bench import traits
-from ff_bench.models.facts import MODELS
+from ff_bench.models.facts import find
 from ff_bench.report.comparison import Line
 
 CONTROLS = ("random", "full")
@@ -18,11 +18,12 @@ def budget_text(tokens: int | None, key: Mapping[str, object]) -> str:
     """Show a budget as tokens, latent frames, share of the video and share of the training window."""
     if tokens is None:
         return "full"
-    facts = MODELS.get(str(key.get("model")))
+    facts = find(str(key.get("model")))
     if facts is None:
         return f"{tokens} tokens"
     frames = tokens / facts.frame_tokens
-    video = int(str(key.get("frames") or 0)) / facts.temporal_stride
+    decoded = int(str(key.get("frames") or 0))
+    video = facts.whole_chunks(facts.needed_latents(decoded)) if decoded else 0
     share = f", {100 * frames / video:.0f} % video" if video else ""
     return f"{tokens} ({frames:g}f{share}, {100 * frames / facts.window_frames:.0f} % window)"
 
@@ -70,6 +71,8 @@ def caveats(lines: Sequence[Line], rows: pd.DataFrame, baseline: str) -> list[st
 
 
 def _pins(policy: str) -> str:
+    if policy == traits.NATIVE:
+        return "those of the model's rule"
     try:
         return " ".join(f"{name}={value}" for name, value in traits.pins(policy).items())
     except (ValueError, ImportError):  # a policy of a user's file that is not here any more

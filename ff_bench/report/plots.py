@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from ff_bench import metrics
 from ff_bench.metrics.base import WHOLE
-from ff_bench.models.facts import MODELS
+from ff_bench.models.facts import find
 from ff_bench.report.comparison import Line, Table, name_text
 from ff_bench.report.statistics import Pair, bootstrap
 from ff_bench.report.style import GREY, colour, legend_above, marker, new_figure
@@ -255,13 +255,13 @@ def _axis_label(metric: str) -> str:
 
 
 def _frames(table: Table, tokens: int | None) -> float:
-    facts = MODELS.get(str(table.key["model"]))
+    facts = find(str(table.key["model"]))
     return (tokens or 0) / (facts.frame_tokens if facts else 1)
 
 
 def _share(table: Table, frames: float) -> str:
-    facts = MODELS.get(str(table.key["model"]))
-    total = float(str(table.key["frames"])) / facts.temporal_stride if facts else 0
+    facts = find(str(table.key["model"]))
+    total = facts.whole_chunks(facts.needed_latents(int(str(table.key["frames"])))) if facts else 0
     return f"{100 * frames / total:.0f} %" if total else ""
 
 

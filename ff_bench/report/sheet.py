@@ -30,14 +30,14 @@ def contact_sheet(table: Table, shown: Mapping[str, Shown]) -> Figure | None:
     found = [(line, of_line(table, line, shown)) for line in lines]
     pair = common_pair(videos for _, videos in found)
     chosen = [(name_text(line), videos[pair]) for line, videos in found if pair in videos]
-    strips = [(name, video, frames) for name, video in chosen if (frames := video.frames()) is not None]
+    strips = [(name, video) for name, video in chosen if video.has_frames]
     if not strips:
         return None
-    example = max((video for _, video, _ in strips), key=lambda video: video.prefix_frames)
-    total = min(len(frames) for _, _, frames in strips)
+    example = max((video for _, video in strips), key=lambda video: video.prefix_frames)
+    total = min(video.manifest.frames for _, video in strips)
     times, same_place = sheet_times(example, total)
-    rows = [(name, frames[times]) for name, _, frames in strips]
-    if any(video.starts_true for _, video, _ in strips):
+    rows = [(name, video.frames()[times]) for name, video in strips]
+    if any(video.starts_true for _, video in strips):
         rows.insert(0, ("truth", _truth(example, total)[times]))
     budget = f"budget {lines[-1].budget}" if budgets else "full cache"
     title = f"{example.prompt}, seed {example.seed}\n{budget}" + (

@@ -146,7 +146,8 @@ def _labelled(lines: Sequence[Line], rows: pd.DataFrame) -> Iterator[Line]:
         every = [_fields(text) for text in variants[line.policy]]
         own = _fields(line.label)
         differing = [name for name in own if any(other.get(name) != own[name] for other in every)]
-        label = line.policy + (
+        rule = f" ({own['rule']})" if line.policy == traits.NATIVE and "rule" in own else ""
+        label = f"{line.policy}{rule}" + (
             f"({', '.join(f'{name}={own[name]}' for name in differing)})" if differing else ""
         )
         yield replace(line, label=label)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ff_bench import records, runs, video
-from ff_bench.models.facts import MODELS
+from ff_bench.models.facts import find
 from ff_bench.report.comparison import Line, Table
 from ff_bench.report.plots import rows_of
 from ff_bench.report.statistics import Pair
@@ -46,19 +46,29 @@ class Shown:
     @property
     def prefix_frames(self) -> int:
         """Decoded frames of the prefix."""
-        facts = MODELS.get(self.model)
-        return self.manifest.prefix_frames * (facts.temporal_stride if facts else 1)
+        facts = find(self.model)
+        latents = self.manifest.prefix_frames
+        return facts.decoded_frames(latents) if facts else latents
 
     def trace(self) -> list[dict[str, Any]]:
         """Read the trace."""
         return records.read(self.folder / runs.TRACE)
 
-    def frames(self) -> np.ndarray | None:
-        """Read the record, else the viewing video: (T, H, W, 3) uint8; None where neither is there."""
+    @property
+    def has_frames(self) -> bool:
+        """Whether `frames` can be read."""
+        return any((self.folder / name).is_file() for name in (runs.RECORD, runs.VIDEO))
+
+    def frames(self) -> np.ndarray:
+        """Read the record where it is pictures, else the viewing video: (T, H, W, 3) uint8.
+
+        Raises:
+            FileNotFoundError: where neither is there.
+        """
         for name in (runs.RECORD, runs.VIDEO):
             if (self.folder / name).is_file():
                 return video.read_record(self.folder / name)
-        return None
+        raise FileNotFoundError(f"{self.folder} holds neither {runs.RECORD} nor {runs.VIDEO}")
 
 
 def collect(folders: Iterable[Path]) -> dict[str, Shown]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ff_bench import __version__, cli, compose, config
+from ff_bench import __version__, cli, compose, config, shipped
 
 
 def _run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,10 +41,13 @@ def test_help_reads_like_help(clean: Path, capsys: pytest.CaptureFixture[str]) -
         "report RUNS",
         "doctor",
         "--dry-run",
-        "policy: attention_sink, full",
+        "policy: attention_sink, ema_sink, full",
+        "self_forcing",
+        "verify model=NAME",
         "protocol: equal, published",
     ):
         assert word in out
+    assert "model/base" not in out
     assert "$" not in out.replace('eval "$(ff-bench', "")
     assert list(clean.iterdir()) == []
 
@@ -102,7 +105,7 @@ def test_run_may_be_named(clean: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_the_package_finds_its_configurations_without_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "PACKAGE", tmp_path / "ff_bench")
+    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "ff_bench")
     assert config.conf_dir() == tmp_path / "ff_bench" / "conf"
     monkeypatch.undo()
     assert (config.conf_dir() / "config.yaml").is_file()

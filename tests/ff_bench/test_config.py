@@ -30,11 +30,12 @@ def test_yaml_and_tables_equal_the_dataclass(name: str) -> None:
 
 
 def test_every_policy_has_a_file_and_every_file_a_policy() -> None:
-    assert {path.stem for path in (conf_dir() / "policy").glob("*.yaml")} == set(policies.POLICIES)
+    names = {path.stem for path in (conf_dir() / "policy").glob("*.yaml")}
+    assert names == {*policies.POLICIES, traits.NATIVE}
 
 
 @pytest.mark.parametrize("group", ["model", "policy", "protocol", "metrics", "tracker"])
-def test_every_choice_composes(group: str) -> None:
+def test_every_choice_composes(group: str, bare: None) -> None:
     for path in sorted((conf_dir() / group).glob("*.yaml")):
         choice = f"[{path.stem}]" if group == "metrics" else path.stem
         _config(f"{group}={choice}")
@@ -67,6 +68,18 @@ def test_the_default_is_the_paper_under_the_equal_protocol() -> None:
         1,
         False,
     )
+
+
+def test_the_embedded_model_asks_for_nothing_by_itself() -> None:
+    config = _config()
+    assert (config.dtype, config.prompts.name, config.facts.prefix) == ("float32", "orbit", "first_lap")
+    assert (config.model.label, config.model.fields) == ("mini", None)
+    assert set(config.model.identity) == {"name", "fields", "checkpoint"}
+    assert config.model.identity["fields"] == {}
+
+
+def test_native_of_the_embedded_model_is_the_full_cache() -> None:
+    assert _config("policy=native", "budget=1k").policy == _config("policy=full").policy
 
 
 def test_pins_override_the_protocol_and_are_marked() -> None:

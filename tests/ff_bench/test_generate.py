@@ -19,7 +19,7 @@ from torch import Tensor
 from ff_bench import files, generate, pipeline, records, runs, video
 from ff_bench.compose import compose
 from ff_bench.config import RunConfig
-from ff_bench.models.base import Pass
+from ff_bench.models.schedule import Span
 from ff_bench.models.mini.backbone import Mini
 from ff_bench.runs import VideoSpec
 from tests.ff_bench.tiny import tiny_model, tiny_network
@@ -50,7 +50,7 @@ class Failing(Mini):
         self.frame = first_frame
         return super().denoise(*inputs, first_frame=first_frame, cache_only=cache_only)  # type: ignore[arg-type]
 
-    def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
+    def advance(self, latent: Tensor, predicted: Tensor, step: Span, noise: Tensor | None) -> Tensor:
         made = super().advance(latent, predicted, step, noise)
         return made * torch.nan if self.world == "change" and self.frame >= 6 else made
 
@@ -127,7 +127,7 @@ def test_a_prefix_of_truth_shows_the_true_frames(tiny: Mini) -> None:
     (spec,) = runs.videos(config("protocol.prefix=truth"))
     generate.generate(spec.config, [spec])
     frames = torch.from_numpy(video.read_record(spec.folder / runs.RECORD))
-    expected = tiny.decode(tiny.truth(ORBIT, 0, 24)[None])[0]
+    expected = tiny.decoder()(tiny.truth(ORBIT, 0, 24)[None])[0]
     assert torch.equal(frames[:96], expected)
 
 
@@ -232,12 +232,13 @@ def test_two_runs_are_equal(tiny: Mini) -> None:
 KILLED = """
 import os, signal, sys
 from ff_bench import compose, config, generate, pipeline, runs
+from ff_bench.models.mini import backbone
 from tests.ff_bench.tiny import tiny_model
 
 config.checkpoint_sha256 = lambda _: "0" * 64
 model = tiny_model()
 generate.load_model = lambda *_: model
-points = {"pass": (model, "denoise"), "decode": (model, "decode"), "manifest": (runs, "write_manifest")}
+points = {"pass": (model, "denoise"), "decode": (backbone, "decode"), "manifest": (runs, "write_manifest")}
 (owner, name), left = points[sys.argv[1]], int(sys.argv[2])
 original = getattr(owner, name)
 

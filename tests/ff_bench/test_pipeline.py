@@ -72,6 +72,18 @@ def test_a_sweep_has_one_report_and_one_full_video(
     assert len(list(Path("runs/reports").iterdir())) == 1
 
 
+def test_native_is_no_second_video_where_the_model_keeps_everything(fake: FakeGenerate) -> None:
+    assert cli.main(["-m", "policy=full,native", *SHORT]) == 0
+    assert len(fake.made) == len(set(fake.made)) == 2
+
+
+def test_a_video_that_two_protocols_share_has_rows_under_both(fake: FakeGenerate) -> None:
+    assert cli.main(["-m", "policy=random", "protocol=equal,published", *SHORT]) == 0
+    rows = records.table([path.parent for path in Path("runs").rglob(runs.ROWS)])
+    assert set(rows["protocol"]) == {"equal", "published"}
+    assert rows["video_id"].nunique() == 2
+
+
 def test_a_failing_video_is_a_row_and_does_not_stop_the_others(
     fake: FakeGenerate, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,15 @@ def test_kv_bytes_are_the_budget_and_one_chunk() -> None:
     ].kv_bytes == config.facts.kv_bytes(24 * 64)
 
 
+def test_a_record_of_latents_is_counted_as_latents(bare: None) -> None:
+    config = compose(["model=self_forcing", "policy=native"]).config
+    video = plan.make([config]).videos[0]
+    assert video.disk_bytes == 243 * 16 * 60 * 104 * 2
+    assert video.kv_bytes == 2 * 30 * 12 * 128 * 21 * 1560 * 2
+    assert video.seconds > 3600
+    assert "a GPU takes a small part" in plan.describe(plan.make([config]))
+
+
 @pytest.mark.parametrize(
     "words", [[*WORDS, "--dry-run"], [*WORDS, "dry_run=true"], ["-m", "seed=0,1", *WORDS, "--dry-run"]]
 )

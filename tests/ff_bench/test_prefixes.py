@@ -34,7 +34,7 @@ def config(*words: str, prompts: Sequence[str] = (PROMPT,)) -> RunConfig:
 
 def made(model: Mini, asked: RunConfig) -> torch.Tensor:
     group = runs.videos(asked)
-    found = prefixes.latents(model, asked, group, prefixes.length(asked, group[0].prompt.text))
+    found = prefixes.latents(model, asked, group, prefixes.length(asked, group[0].prompt))
     assert found is not None
     return found
 
@@ -43,12 +43,16 @@ def files() -> list[Path]:
     return sorted(Path("runs/mini/prefixes").rglob(prefixes.FILE))
 
 
+def length_of(config: RunConfig) -> int:
+    return prefixes.length(config, config.chosen[0])
+
+
 def test_the_length_is_that_of_the_prompt_and_at_most_the_video(clean: Path) -> None:
     assert MiniPrompt.parse(PROMPT).prefix_frames() == FRAMES
-    assert prefixes.length(config("protocol.prefix=first_lap"), PROMPT) == FRAMES
-    assert prefixes.length(config("protocol.prefix=truth"), PROMPT) == FRAMES
-    assert prefixes.length(config("protocol.prefix=none"), PROMPT) == 0
-    assert prefixes.length(config("length=9f"), PROMPT) == 9
+    assert length_of(config("protocol.prefix=first_lap")) == FRAMES
+    assert length_of(config("protocol.prefix=truth")) == FRAMES
+    assert length_of(config("protocol.prefix=none")) == 0
+    assert length_of(config("length=9f")) == 9
 
 
 def test_none_gives_nothing(clean: Path, model: Mini) -> None:

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from ff_bench import prompts
 from ff_bench.config import conf_dir
 from ff_bench.errors import UsageError
-from ff_bench.models.facts import MODELS
+from ff_bench.models.facts import facts
 
 SETS = conf_dir() / "prompts"
 
 
-def _load(path: Path, *, model: str = "other") -> prompts.PromptSet:
-    return prompts.load(str(path), SETS, model=model)
+def _load(path: Path, *, model: str = "self_forcing") -> prompts.PromptSet:
+    return prompts.load(str(path), SETS, model=facts(model))
 
 
 @pytest.mark.parametrize("name", sorted(prompts.set_files(SETS)))
 def test_shipped_sets_name_source_licence_and_digest(name: str) -> None:
-    reader = next((facts.name for facts in MODELS.values() if name in facts.prompt_sets), "other")
-    listed = prompts.load(name, SETS, model=reader)
+    reader = "mini" if name in facts("mini").prompt_sets else "self_forcing"
+    listed = prompts.load(name, SETS, model=facts(reader))
     assert listed.source
     assert listed.licence
     header = (SETS / f"{name}.txt").read_text(encoding="utf-8")

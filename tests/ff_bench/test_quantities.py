@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ff_bench.errors import UsageError
-from ff_bench.models.facts import facts
-from ff_bench.quantities import Budget, check_budget, parse_budget, parse_length, parse_slots
+from ff_bench.models.facts import ModelFacts, facts
+from ff_bench.quantities import (
+    Budget,
+    check_budget,
+    parse_budget,
+    parse_length,
+    parse_seconds,
+    parse_slots,
+)
 
 MINI = facts("mini")
+TEXT = facts("self_forcing")
+FRAMEWISE = facts("causal_forcing_framewise")
 FULL = Budget("full", None)
 
 
@@ -67,6 +78,42 @@ def test_bytes_are_keys_and_values_of_one_video_over_all_layers() -> None:
 def test_lengths(value: str, latent_frames: int, frames: int, seconds: float) -> None:
     length = parse_length(value, MINI)
     assert (length.latent_frames, length.frames, length.seconds) == (latent_frames, frames, seconds)
+
+
+@pytest.mark.parametrize(
+    ("value", "model", "latent_frames", "frames", "seconds"),
+    [
+        ("60s", TEXT, 243, 960, 60),
+        ("5s", TEXT, 21, 80, 5),
+        ("81f", TEXT, 81, 321, 321 / 16),
+        ("21f", TEXT, 21, 81, 81 / 16),
+        ("1f", TEXT, 3, 9, 9 / 16),
+        ("0.0625s", TEXT, 3, 1, 1 / 16),
+        ("60s", FRAMEWISE, 241, 960, 60),
+        ("1f", FRAMEWISE, 1, 1, 1 / 16),
+        ("0.0625s", replace(TEXT, first_chunk_frames=1), 1, 1, 1 / 16),
+        ("0.125s", replace(TEXT, first_chunk_frames=1), 4, 2, 1 / 8),
+        ("240f", replace(TEXT, first_chunk_frames=1), 241, 961, 961 / 16),
+    ],
+)
+def test_lengths_of_a_decoder_whose_first_latent_frame_is_one_picture(
+    value: str, model: ModelFacts, latent_frames: int, frames: int, seconds: float
+) -> None:
+    length = parse_length(value, model)
+    assert (length.latent_frames, length.frames, length.seconds) == (latent_frames, frames, seconds)
+    assert sum(model.chunks(latent_frames)) == latent_frames
+    assert model.decoded_frames(latent_frames) >= frames
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("20s", 20), ("1m", 60), ("1m30s", 90), ("0.5s", 0.5)])
+def test_times(value: str, seconds: float) -> None:
+    assert parse_seconds("switch", value) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "20", 20, "s", "1h", "-1s", None, [], True])
+def test_no_times(value: object) -> None:
+    with pytest.raises(UsageError, match="switch"):
+        parse_seconds("switch", value)
 
 
 @pytest.mark.parametrize(

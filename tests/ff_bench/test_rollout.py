@@ -8,15 +8,17 @@ from torch import Tensor
 
 import policies
 from ff_bench import noise
-from ff_bench.models.base import Attend, Pass
-from ff_bench.models.mini.backbone import Mini
+from ff_bench.models.base import Attend
+from ff_bench.models.facts import facts
+from ff_bench.models.mini.backbone import Mini, load
+from ff_bench.models.schedule import Span
 from tests.ff_bench.tiny import CHUNK, PROMPTS, STEPS, latents, roll, tiny_model, tiny_network
 
 FRAMES = 18
 VIDEO = FRAMES * 64
 BINDING = 512
 """Eight latent frames: compression happens four times in a video of six chunks."""
-ALL = policies.names()
+ALL = [name for name in policies.names() if name != "recompute"]  # which keeps nothing: tests of its own
 EXACT = [name for name in ALL if name != "full_eps"]
 BOUNDED = [name for name in ALL if not policies.load(name).is_full]
 
@@ -57,7 +59,7 @@ class Renoising(Mini):
         super().__init__(tiny_network(), "renoising")
         self.fresh: list[Tensor] = []
 
-    def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
+    def advance(self, latent: Tensor, predicted: Tensor, step: Span, noise: Tensor | None) -> Tensor:
         assert noise is not None
         self.fresh.append(noise)
         level = step.next_level or 0.0
@@ -168,7 +170,7 @@ def test_a_chunk_of_a_prefix_runs_the_clean_pass_alone(full: Tensor) -> None:
     chunks = roll(model, "h2o", tokens=BINDING, frames=12, prefix=full[:, :6])
     assert [chunk.is_prefix for chunk in chunks] == [True, True, False, False]
     levels = [(frame, round(level, 6)) for frame, level, _ in model.seen]
-    passes = [step.level for step in model.schedule(STEPS)]
+    passes = [step.spans[0].level for step in model.turns(3, steps=STEPS)[0].passes]
     assert levels == [(0, 0.0), (3, 0.0), *((frame, level) for frame in (6, 9) for level in passes)]
     assert torch.equal(latents(chunks[:2]), full[:, :6])
 
@@ -202,7 +204,7 @@ def test_latents_that_are_no_numbers_stop_the_rollout(name: str, value: float) -
     """The policy sees them before the rollout is told; it must survive that, on a GPU most of all."""
 
     class Broken(Recording):
-        def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
+        def advance(self, latent: Tensor, predicted: Tensor, step: Span, noise: Tensor | None) -> Tensor:
             out = super().advance(latent, predicted, step, noise)
             if self.seen[-1][0] == 9 and step.next_level == 0:
                 out[1, 0, 5, 2, 3] = value
@@ -222,9 +224,6 @@ def test_a_prefix_of_no_numbers_stops_the_rollout(model: Mini, full: Tensor) -> 
 
 @pytest.mark.slow
 def test_the_shipped_weights_keep_the_first_law() -> None:
-    from ff_bench import models
-
-    shipped = models.load("mini", device="cpu", dtype=torch.float32)
-    assert isinstance(shipped, Mini)
+    shipped = load(facts("mini").weights, device="cpu")
     full = latents(roll(shipped, "full", tokens=None, frames=9))
     assert torch.equal(latents(roll(shipped, "future_forcing", tokens=9 * 64, frames=9)), full)

@@ -10,6 +10,7 @@ import pytest
 from ff_bench import pipeline, runs
 from ff_bench.compose import compose
 from ff_bench.errors import UsageError
+from ff_bench.files import checkpoint_sha256
 from ff_bench.runs import VideoSpec
 from tests.conftest import FakeGenerate
 
@@ -70,6 +71,42 @@ def test_what_changes_no_frame_changes_no_id(words: list[str]) -> None:
 )
 def test_what_changes_frames_changes_the_id(words: list[str]) -> None:
     assert _id(*BASE, *words) != _id(*BASE)
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "reference"),
+    [
+        (["policy=future_forcing"], "5d83cab43d", "0e16dd291f"),
+        (["policy=h2o", "budget=1k"], "1674d56ecf", "0e16dd291f"),
+        (["policy=h2o", "protocol=published", "budget=1k"], "24eb49a0cf", "0e16dd291f"),
+        (["policy=sliding_window", "budget=10f"], "1cba9c314a", "0e16dd291f"),
+        (["policy=full_eps", "length=5s", "protocol.prefix=truth"], "5862a0c08f", "a0c065a377"),
+        (
+            ["policy=streaming_llm", "budget=2k", "length=24s", "prompts=cut", "ids=[2]", "seed=3"],
+            "af0d11b637",
+            "6f0bf476ee",
+        ),
+        (
+            [
+                "policy=random", "budget=1k", "length=240f", "dtype=bfloat16", "steps=3", "batch=2",
+                "protocol.prefix=none",
+            ],
+            "4bec32685a",
+            "4a53904e14",
+        ),
+    ],
+)  # fmt: skip
+def test_ids_of_the_shipped_weights_stay(
+    words: list[str], own: str, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published rows name these videos."""
+    monkeypatch.setattr("ff_bench.config.checkpoint_sha256", checkpoint_sha256)
+    spec = _spec(*words)
+    assert (spec.video_id, spec.reference.video_id) == (own, reference)
+
+
+def test_native_of_the_embedded_model_is_no_second_video() -> None:
+    assert _spec("policy=native").folder == _spec("policy=full").folder
 
 
 def test_the_checkpoint_is_in_the_id() -> None:

@@ -68,6 +68,7 @@ def run(
     before_finish: Callable[[LayerCache], None] = lambda cache: None,
     prefix: int = 0,
     seed: int | list[int] = 7,
+    capacity: int | None = None,
 ) -> Stream:
     """Run a policy over ``chunks`` chunks of ``passes`` passes, the last of which commits."""
     context = Context(
@@ -76,13 +77,13 @@ def run(
         budget,
         Protocol(position="absolute") if protocol is None else protocol,
         batch=edit(torch.zeros(batch, shape.heads, 1, 1)).shape[0],
-        capacity_tokens=chunks * shape.chunk_tokens,
+        capacity_tokens=capacity or chunks * shape.chunk_tokens,
         seed=seed,
         dtype=dtype,
     )
     stream, number = Stream(context), 0
     for chunk in range(chunks):
-        context.start_chunk(chunk, chunk * shape.chunk_frames)
+        context.start_chunk(chunk, chunk * shape.chunk_frames, compress=chunk >= prefix)
         for index in range(passes):
             context.start_pass(
                 torch.full((batch, shape.chunk_frames), 1 - index / passes), index == passes - 1
@@ -93,6 +94,6 @@ def run(
                 stream.outputs.append(context.attend(layer, *parts))
         for cache in context.caches:
             before_finish(cache)
-        context.finish_chunk(compress=chunk >= prefix)
+        context.finish_chunk()
         stream.tokens.append([cache.tokens.clone() for cache in context.caches])
     return stream

@@ -90,6 +90,9 @@ def test_a_wrong_score_or_plan_is_said() -> None:
             return cache.tokens[..., :3].float()
 
     class Greedy(Half):
+        def score(self, cache, step):
+            return cache.tokens.float()
+
         def plan(self, caches):
             return torch.full((SHAPE.layers, SHAPE.heads), 100)
 

@@ -89,7 +89,7 @@ def test_attention_and_mass_against_float64() -> None:
     twice = [x.double().repeat_interleave(2, 1) for x in (keys, values)]
     logits = queries.double() @ twice[0].mT / 4 + log_mass.double().repeat_interleave(2, 1)[:, :, None]
     weights = logits.softmax(-1)
-    out = attend(queries, keys, values, log_mass=log_mass)
+    out, _ = attend(queries, keys, values, log_mass=log_mass)
     torch.testing.assert_close(out.double(), weights @ twice[1], atol=1e-5, rtol=1e-5)
     exact = weights.sum(2).unflatten(1, (2, 2)).mean(2)
     for block in (None, 1, 3):

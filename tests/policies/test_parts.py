@@ -137,11 +137,15 @@ def test_select_refuses_too_many_protected_slots() -> None:
 # -- cache ----------------------------------------------------------------------------------------------
 
 
+QUARTER = (torch.zeros(1, 8), torch.ones(1, 8))
+"""Cosines and sines of a quarter turn, alike for all tokens."""
+
+
 def filled(count: int, capacity: int = 96) -> LayerCache:
     cache = LayerCache(SHAPE, layer=0, batch=2, capacity=capacity, dtype=torch.float32, device="cpu")
     cache.start_chunk()
     keys = torch.randn(2, 2, count, 16)
-    cache.stage(keys + 1, keys + 2)
+    cache.stage(keys, keys + 2, QUARTER)
     cache.append(keys, 100)
     cache.slot_state("tag").copy_(cache.tokens)
     return cache
@@ -177,7 +181,7 @@ def test_keep_gathers_per_head_in_place(monkeypatch: pytest.MonkeyPatch) -> None
 def test_cache_refuses_what_does_not_fit() -> None:
     cache = filled(90)
     with pytest.raises(ValueError, match="90 slots \\+ 24 of the chunk exceed the capacity of 96"):
-        cache.stage(torch.zeros(2, 2, 24, 16), torch.zeros(2, 2, 24, 16))
+        cache.stage(torch.zeros(2, 2, 24, 16), torch.zeros(2, 2, 24, 16), QUARTER)
     with pytest.raises(ValueError, match="24 keys to append, 0 staged"):
         cache.append(torch.zeros(2, 2, 24, 16), 0)
 
@@ -197,7 +201,7 @@ def test_new_slots_get_the_fill() -> None:
     cache.drop(0, 12)
     cache.start_chunk()
     keys = torch.zeros(2, 2, 24, 16)
-    cache.stage(keys, keys)
+    cache.stage(keys, keys, QUARTER)
     assert cache.staged_state("votes")[0, 0].tolist() == [5.0] * 12 + [1.0] * 24
 
 

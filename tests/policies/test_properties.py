@@ -21,7 +21,7 @@ VIDEO = CHUNKS * SHAPE.chunk_tokens
 
 def fields(name: str) -> dict[str, object]:
     """Return fields under which values are only moved, never changed."""
-    return {"merge": "none"} if name == "future_forcing" else {}
+    return {"future_forcing": {"merge": "none"}, "ema_sink": {"decay": 1.0}}.get(name, {})
 
 
 def assert_same_sets(first: Stream, second: Stream) -> None:
@@ -213,3 +213,22 @@ def test_a_policy_says_what_it_is(name: str) -> None:
     known = {"sink", "recent", *(f.name for f in dataclasses.fields(Protocol))}
     assert set(policy.pins) <= known
     assert not known & {f.name for f in dataclasses.fields(policy)}
+
+
+@pytest.mark.parametrize("position", ["absolute", "contiguous"])
+@pytest.mark.parametrize("tokens", [64, 72])
+@pytest.mark.parametrize("name", ["sliding_window", "attention_sink", "streaming_llm"])
+def test_a_window_in_a_ring_is_a_window(name: str, tokens: int, position: str) -> None:
+    budget, protocol = Budget(tokens, sink=0 if name == "sliding_window" else 24), Protocol(position=position)
+    straight = run(make(name), budget, protocol, chunks=7)
+    heads: list[int] = []
+    ring = run(
+        make(name), budget, protocol, chunks=7, capacity=tokens, before_finish=lambda c: heads.append(c._head)
+    )
+    assert any(heads)
+    assert_same_sets(straight, ring)
+    for one, other in zip(straight.outputs, ring.outputs, strict=True):
+        torch.testing.assert_close(one, other)
+    for a, b in zip(straight.context.caches, ring.context.caches, strict=True):
+        for part in ("keys", "values", "rotated"):
+            assert torch.equal(getattr(a, part), getattr(b, part))

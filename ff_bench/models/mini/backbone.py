@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -13,12 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from torch import Tensor
 
-from ff_bench.models.base import Attend, Model, Pass
+from ff_bench.models.base import Attend, Decoder, Model
 from ff_bench.models.facts import ModelFacts, facts
 from ff_bench.models.mini.motion import GRID, Motion, token_features
 from ff_bench.models.mini.network import TOKEN_DIM, MiniNetwork, PromptIndices, Size, patchify, unpatchify
 from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, MiniPrompt
 from ff_bench.models.mini.world import truth
+from ff_bench.models.schedule import Span, Turn, chunkwise
 from policies.base import Shape
 from policies.rope import Rope
 
@@ -70,12 +70,11 @@ class Mini(Model):
         """Where the weights are."""
         return self.network.head.weight.device
 
-    def schedule(self, steps: int) -> tuple[Pass, ...]:
+    def turns(self, latent_frames: int, *, steps: int, prefix_frames: int = 0) -> tuple[Turn, ...]:
         """Euler steps at shifted levels, then the clean pass at level 0."""
-        even = [1 - index / steps for index in range(steps + 1)]
+        even = [1 - index / steps for index in range(steps)]
         levels = [SHIFT * u / (1 + (SHIFT - 1) * u) for u in even]
-        noisy = [Pass(level, following, commit=False) for level, following in pairwise(levels)]
-        return (*noisy, Pass(0.0, None, commit=True))
+        return chunkwise(self.facts.chunks(latent_frames), levels, end=0.0, prefix_frames=prefix_frames)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Parse B prompts and embed what they tell about looks."""
@@ -104,22 +103,27 @@ class Mini(Model):
         )
         return folded(predicted.float(), frames)
 
-    def advance(self, latent: Tensor, predicted: Tensor, step: Pass, noise: Tensor | None) -> Tensor:
+    def advance(self, latent: Tensor, predicted: Tensor, span: Span, noise: Tensor | None) -> Tensor:
         """One Euler step of the rectified flow; the last one clamps to the range of a picture."""
-        assert step.next_level is not None, step
-        moved = latent + (step.next_level - step.level) / step.level * (latent - predicted)
-        return moved.clamp(-1, 1) if step.next_level == 0 else moved
+        assert span.next_level is not None, span
+        moved = latent + (span.next_level - span.level) / span.level * (latent - predicted)
+        return moved.clamp(-1, 1) if span.next_level == 0 else moved
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decoder(self) -> Decoder:
         """Unfold patches to pixels; there is no state."""
-        video = unpatchify(latents.flatten(3).transpose(2, 3).flatten(1, 2).float())
-        return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2)
+        return decode
 
     def truth(self, prompt: str, seed: int, latent_frames: int) -> Tensor:
         """The exact picture of (prompt, seed) as latents, to the rounding of 8 bits."""
         frames, _ = truth(MiniPrompt.parse(prompt), seed, latent_frames * FRAMES_PER_LATENT)
         tokens = patchify(frames.permute(0, 3, 1, 2)[None].float() / 127.5 - 1)
         return folded(tokens, latent_frames)[0].to(self.device)
+
+
+def decode(latents: Tensor) -> Tensor:
+    """Turn latents (B, F, C, h, w) into pictures (B, T, H, W, 3) uint8."""
+    video = unpatchify(latents.flatten(3).transpose(2, 3).flatten(1, 2).float())
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2)
 
 
 def folded(tokens: Tensor, frames: int) -> Tensor:

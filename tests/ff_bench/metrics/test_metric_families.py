@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from ff_bench import metrics
 from ff_bench.metrics import Video, load
 from ff_bench.metrics.base import PSNR_CAP, WHOLE, Series, Value, curve, windows
-from ff_bench.metrics.fidelity import ssim
+from ff_bench.metrics.fidelity import frame_psnr, ssim
 from ff_bench.metrics.levels import brightness, contrast, gradient_energy, motion, saturation
 
 
@@ -180,3 +180,26 @@ def test_cost_leaves_the_prefix_out() -> None:
     assert found["cost.kv_bytes"].value == 5
     assert found["cost.state_bytes"].status == "undefined"
     assert found["cost.peak_bytes"].status == "undefined"
+
+
+def test_cost_counts_the_frames_that_were_made() -> None:
+    """A decoder that makes one picture of the first latent frame makes fewer than whole chunks."""
+    trace = [{"prefix": False, "seconds": 0.5} for _ in range(3)]
+    video = video_of(np.zeros((33, 8, 8, 3), np.uint8), trace=trace, made_frames=33)
+    assert whole_values("cost", video)["cost.fps"].value == pytest.approx(33 / 1.5)
+    assert whole_values("cost", replace(video, made_frames=None))["cost.fps"].value == pytest.approx(36 / 1.5)
+
+
+def test_a_start_of_one_picture_is_no_first_part() -> None:
+    frames = random_frames(240)
+    whole, started = (whole_values("guards", video_of(frames, prefix_frames=given)) for given in (0, 1))
+    for name in ("guards.gradient_ratio", "guards.contrast_ratio", "guards.saturation_ratio"):
+        assert started[name].value == whole[name].value is not None
+
+
+def test_large_frames_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, others = random_frames(5), random_frames(5, seed=1)
+    at_once = frame_psnr(frames, others), ssim(frames, others)
+    monkeypatch.setattr("ff_bench.metrics.fidelity._BLOCK_PIXELS", 2 * 24 * 24)
+    np.testing.assert_array_equal(frame_psnr(frames, others), at_once[0])
+    np.testing.assert_allclose(ssim(frames, others), at_once[1], atol=1e-6)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ff_bench import models
-from ff_bench.config import conf_dir
 from ff_bench.files import checkpoint_sha256
-from ff_bench.models.facts import MODELS, facts
+from ff_bench.errors import UsageError
+from ff_bench.models.facts import facts
 from ff_bench.models.mini import backbone, world
 from ff_bench.models.mini.prompt import MiniPrompt
 from tests.ff_bench.tiny import PROMPTS, SIZE, tiny_model, tiny_network
@@ -94,9 +93,9 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
         backbone.load([tmp_path / "a.safetensors"], device="cpu")
 
 
-def test_an_unknown_model_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"model 'mimi' is not one of mini; nearest is 'mini'"):
-        models.load("mimi", device="cpu", dtype=torch.float32)
+def test_an_unknown_model_is_told_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"model=mimi is not known: .*; did you mean 'mini'\?"):
+        facts("mimi")
 
 
 def test_the_shipped_weights_fit_the_facts() -> None:
@@ -105,48 +104,45 @@ def test_the_shipped_weights_fit_the_facts() -> None:
     tensors = {name: value for file in SHIPPED for name, value in load_file(file).items()}
     assert {value.dtype for value in tensors.values()} == {torch.float16}
     assert all(bool(torch.isfinite(value).all()) for value in tensors.values())
-    model = models.load("mini", device="cpu", dtype=torch.float32)
-    assert isinstance(model, backbone.Mini)
+    model = backbone.load(SHIPPED, device="cpu")
     assert model.facts == facts("mini")
     assert model.checkpoint == checkpoint_sha256(SHIPPED)
 
 
-@pytest.mark.parametrize("name", list(MODELS))
-def test_facts_agree_with_the_shape_and_the_configuration(name: str) -> None:
-    known, model = facts(name), models.load(name, device="cpu", dtype=torch.float32)
+def test_facts_agree_with_the_shape() -> None:
+    known, model = facts("mini"), backbone.load(SHIPPED, device="cpu")
     shape = model.shape
     for field in ("layers", "heads", "head_dim", "rows", "columns", "chunk_frames", "window_frames"):
         assert getattr(known, field) == getattr(shape, field), field
     assert known.frame_tokens == shape.frame_tokens
     assert known.chunk_tokens == shape.chunk_tokens
     assert known.kv_bytes(10) == 2 * known.layers * known.heads * known.head_dim * 10 * 4
-    decoded = model.decode(torch.zeros(1, 3, *model.latent_shape))
+    decoded = model.decoder()(torch.zeros(1, 3, *model.latent_shape))
     assert decoded.shape == (1, 3 * known.temporal_stride, known.height, known.width, 3)
-    assert len(model.schedule(known.steps)) == known.steps + 1
-    plain = yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text())
-    assert plain["name"] == name
-    for field, value in plain.items():
-        assert getattr(known, field) == value, field
+    assert len(model.turns(3, steps=known.steps)[0].passes) == known.steps + 1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_schedule_goes_from_noise_to_a_picture_and_ends_clean(steps: int) -> None:
-    *noisy, clean = tiny_model().schedule(steps)
-    assert len(noisy) == steps
+    turns = tiny_model().turns(9, steps=steps, prefix_frames=3)
+    assert [len(turn.passes) for turn in turns] == [1, steps + 1, steps + 1]
+    assert [turn.is_prefix for turn in turns] == [True, False, False]
+    *passes, last = turns[1].passes
+    noisy, clean = [step.spans[0] for step in passes], last.spans[0]
     assert noisy[0].level == 1
     assert noisy[-1].next_level == 0
     assert all(step.next_level == following.level for step, following in pairwise(noisy))
     assert all(step.level > (step.next_level or 0) for step in noisy)
-    assert not any(step.commit for step in noisy)
-    assert (clean.level, clean.next_level, clean.commit) == (0, None, True)
+    assert not any(step.commit for step in passes)
+    assert (clean.level, clean.next_level, last.commit) == (0, None, True)
 
 
 def test_euler_steps_lead_to_a_prediction_that_stays() -> None:
     model = tiny_model()
     target = torch.rand(1, 3, *model.latent_shape) * 2 - 1
     latent = torch.randn(target.shape)
-    for step in model.schedule(5)[:-1]:
-        latent = model.advance(latent, target, step, None)
+    for step in model.turns(3, steps=5)[0].passes[:-1]:
+        latent = model.advance(latent, target, step.spans[0], None)
     torch.testing.assert_close(latent, target, atol=1e-5, rtol=0)
 
 
@@ -155,7 +151,7 @@ def test_truth_decodes_to_the_exact_frames() -> None:
     latents = model.truth(PROMPTS[0], 3, 6)
     assert latents.shape == (6, *model.latent_shape)
     expected, _ = world.truth(MiniPrompt.parse(PROMPTS[0]), 3, 24)
-    assert torch.equal(model.decode(latents[None])[0], expected)
+    assert torch.equal(model.decoder()(latents[None])[0], expected)
 
 
 def test_denoise_folds_tokens_as_truth_does() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from ff_bench import records
 from ff_bench.report.comparison import Cell, Line, Table
+from ff_bench.report.plots import figures
 from ff_bench.report.summary import summarise
 from ff_bench.report.tables import cell_text, escape_latex, to_frame, to_latex, to_markdown, to_terminal
 
@@ -184,6 +185,30 @@ def test_variants_are_told_apart_by_their_fields() -> None:
     two = rows_for("h2o", pairs(3, 4), policy_fields='{"alpha":1,"beta":3}')
     (table,) = tables_of(one, two)
     assert [line.label for line in table.lines] == ["h2o(beta=2)", "h2o(beta=3)"]
+
+
+def test_native_names_its_rule() -> None:
+    fields = '{"policy":"sliding_window","rule":"roll21"}'
+    (table,) = tables_of(FULL, rows_for("native", pairs(1, 2, 3), policy_fields=fields, pinned="recent,sink"))
+    line = line_of(table, "native (roll21)")
+    assert line.policy == "native"
+    assert any("native (roll21) those of the model's rule" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "told"),
+    [
+        ("mini", 1024, "1024 (16f, 7 % video, 27 % window)"),
+        ("self_forcing", 28080, "28080 (18f, 7 % video, 86 % window)"),
+        ("self_forcing+height=240+width=416", 7020, "7020 (18f, 7 % video, 86 % window)"),
+        ("longlive+chunk_frames=1", 14040, "14040 (9f, 4 % video, 75 % window)"),
+        ("of_somebody_else", 1024, "1024 tokens"),
+    ],
+)
+def test_budgets_are_told_in_frames_where_the_model_is_known(model: str, tokens: int, told: str) -> None:
+    (table,) = tables_of(rows_for("h2o", pairs(1, 2), model=model, budget_tokens=tokens))
+    assert line_of(table, "h2o").budget == told
+    assert figures(table) is not None
 
 
 def test_older_versions_are_left_out() -> None:
