@@ -33,9 +33,9 @@ def generate(
 ) -> None:
     """Generate videos of one configuration side by side and write their folders.
 
-    Videos with prefixes of different lengths, or whose prompts change at different times, run one group after the
-    other. Finished videos among `specs` are
-    made along, so that a batch gives the same result however much of it is done, and are not written again.
+    Videos with prefixes of different lengths, or whose prompts change at different times, run one group
+    after the other. Finished videos among `specs` are made along, so that a batch gives the same result
+    however much of it is done, and are not written again.
 
     Args:
         config: with its device resolved.
@@ -49,6 +49,8 @@ def generate(
     model = load_model(config.model, config.device, config.dtype)
     if config.device != "cpu":
         torch.cuda.set_device(config.device)  # events and default streams are those of the current device
+    if config.facts.latent_record:
+        model.decoder()  # loads the VAE, so that a wrong file is told before anything is written
     groups: dict[tuple[object, ...], list[VideoSpec]] = {}
     for spec in specs:
         times = tuple(seconds for seconds, _ in spec.prompt.switches)
@@ -133,8 +135,7 @@ def make_take(model: Model, config: RunConfig, group: Sequence[VideoSpec], prefi
         )  # fmt: skip
     switches = {}
     for place, (seconds, _) in enumerate(group[0].prompt.switches):
-        frame = config.facts.needed_latents(round(seconds * config.facts.fps) + 1) - 1
-        switches[frame] = [spec.prompt.switches[place][1] for spec in group]
+        switches[config.facts.latent_at(seconds)] = [spec.prompt.switches[place][1] for spec in group]
     return Take(prompts, seeds, frames, config.steps, prefix, switches, draws)
 
 
@@ -200,7 +201,7 @@ def _write(
     prefix_frames: int,
     seconds: float,
 ) -> None:
-    """Write everything of one video, its manifest last; the record is latents (F, C, h, w) or else the frames."""
+    """Write everything of one video, its manifest last; its record is latents (F, C, h, w) or else frames."""
     config, folder = spec.config, spec.folder
     peak = _peak_bytes(config.device)
     runs.prepare(folder)

@@ -77,9 +77,10 @@ class OwnDraws(Draws):
 
 
 class UpstreamDraws(Draws):
-    """The draws of the original implementations: one generator, the whole video first, then in order of calls.
+    """The draws of the original implementations: one generator, the whole video first, then call by call.
 
-    Equal to theirs for the first video after they set their seed, on the same kind of device and number format.
+    Equal to theirs for the first video after they set their seed, on the same kind of device and in the same
+    number format.
 
     Source: guandeh17/Self-Forcing@33593df, inference.py and pipeline/causal_inference.py.
     """

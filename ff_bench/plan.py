@@ -79,7 +79,8 @@ def make(configs: Sequence[RunConfig]) -> Plan:
     for spec in specs.values():
         facts, length = spec.config.facts, spec.config.length
         chunks = len(facts.chunks(length.latent_frames))
-        measured = rates[spec.config.runs_dir].get((spec.config.model.name, spec.config.policy.label))
+        name = (runs.canonical(spec.identity["model"]), spec.config.policy.label)
+        measured = rates[spec.config.runs_dir].get(name)
         seconds = measured * length.latent_frames if measured else chunks * facts.chunk_seconds_cpu
         done = not spec.config.overwrite and runs.is_finished(spec.folder, spec.video_id)
         planned.append(PlannedVideo(spec, done, seconds, measured is not None))
@@ -191,6 +192,6 @@ def _rates(config: RunConfig) -> dict[tuple[str, str], float]:
     for path in sorted(config.runs_dir.glob(f"{config.model.name}/*/*/*/{runs.MANIFEST}"))[:200]:
         manifest = runs.read_manifest(path.parent)
         if manifest is not None and manifest.latent_frames:
-            name = (manifest.identity["model"]["name"], manifest.identity["policy"]["name"])
+            name = (runs.canonical(manifest.identity["model"]), manifest.identity["policy"]["name"])
             seen.setdefault(name, []).append(manifest.seconds / manifest.latent_frames)
     return {name: median(values) for name, values in seen.items()}

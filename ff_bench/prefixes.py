@@ -1,4 +1,4 @@
-"""What a video starts with, alike for all policies: a file, a lap under the full cache, the truth, or nothing."""
+"""What a video starts with, alike for all policies: a file, a lap in full cache, the truth, or nothing."""
 
 from __future__ import annotations
 
@@ -85,5 +85,7 @@ def _folder(config: RunConfig, spec: VideoSpec, frames: int) -> Path:
         "dtype": config.dtype, "batch": config.batch, "frames": frames, "prompt": spec.prompt.text,
         "seed": spec.seed,
     }  # fmt: skip
+    if config.model.architecture != "mini":  # whose name and checkpoint say all, and whose noise is our own
+        identity |= {"model": config.model.identity, "noise": config.protocol.noise}
     name = f"{spec.prompt.id}-s{spec.seed}-{runs.short_hash(identity)}"
     return config.runs_dir / config.model.name / "prefixes" / name

@@ -45,6 +45,9 @@ PACKAGES = (
     "safetensors",
     "matplotlib",
     "pyarrow",
+    "diffusers",
+    "transformers",
+    "huggingface-hub",
 )
 
 

@@ -71,12 +71,15 @@ def _short(config: RunConfig) -> str:
 
 
 def _unreached(config: RunConfig) -> str:
-    """Switches behind the end do nothing."""
-    end = config.length.seconds
-    late = sum(any(seconds >= end for seconds, _ in prompt.switches) for prompt in config.chosen)
+    """A switch holds from the next chunk on; behind the start of the last one it does nothing."""
+    facts, frames = config.facts, config.length.latent_frames
+    last = sum(facts.chunks(frames)[:-1])
+    late = sum(
+        any(facts.latent_at(seconds) > last for seconds, _ in prompt.switches) for prompt in config.chosen
+    )
     if not late:
         return ""
     return (
         f"length={config.length.asked} ends before a switch of {late} of {len(config.chosen)} prompts of "
-        f"{config.prompts.name}; take a longer video"
+        f"{config.prompts.name} holds, which is at the start of a chunk; take a longer video"
     )

@@ -26,7 +26,8 @@ class Take:
         latent_frames: length in latent frames, whole chunks.
         steps: noisy passes per chunk.
         prefix: (B, P, C, h, w) latents given for the first P frames, whole chunks; None without a prefix.
-        switches: other prompts from a latent frame on: frame, B prompts.
+        switches: other prompts from a latent frame on: frame, B prompts. They hold from the first chunk that
+            starts there or later, given or not; behind the video they do nothing.
         draws: where noise comes from; None takes our own.
         decode: whether chunks are decoded.
     """
@@ -86,7 +87,6 @@ def rollout(model: Model, context: Context, take: Take) -> Iterator[Chunk]:
 
     Raises:
         FloatingPointError: at the first chunk whose latents are not finite, naming it and its videos.
-        ValueError: where a prompt changes inside the prefix or beyond the video.
     """
     with torch.inference_mode():
         run = _Run(model, context, take)
@@ -105,13 +105,13 @@ def rollout(model: Model, context: Context, take: Take) -> Iterator[Chunk]:
             _check_finite(is_finite, take, f"chunk {turn.number} under policy '{context.policy.name}'")
             pictures, decode_seconds = run.decoded(latents)
         yield Chunk(
-            turn.number, turn.first, turn.is_prefix, latents, pictures, seconds, policy_seconds, decode_seconds,
-            {**context.summary(), **made},
+            turn.number, turn.first, turn.is_prefix, latents, pictures,
+            seconds, policy_seconds, decode_seconds, {**context.summary(), **made},
         )  # fmt: skip
 
 
 class _Run:
-    """What is carried from chunk to chunk: conditioning, unfinished latents, the last finished ones, the decoder."""
+    """What goes from chunk to chunk: conditioning, unfinished and last finished latents, the decoder."""
 
     def __init__(self, model: Model, context: Context, take: Take) -> None:
         self.model, self.context, self.take = model, context, take
@@ -121,9 +121,7 @@ class _Run:
         self.noise: dict[tuple[Span, int], Tensor] = {}  # drawn ahead: what spans begin with (0) and add (1)
         self.drawn: set[int] = set()  # numbers of the turns it was drawn for
         self.open: dict[int, Tensor] = {}  # latents of chunks under way, by number
-        self.past: Tensor | None = (
-            None  # the last finished latents (B, F, C, h, w), as many as anything asks for
-        )
+        self.past: Tensor | None = None  # the last finished latents (B, F, C, h, w), as many as are asked for
         self.decode: Decoder | None = model.decoder() if take.decode else None
         self.pictures: Tensor | None = None
 
@@ -209,8 +207,8 @@ class _Run:
         begin = 0
         for span in step.spans:
             part = slice(begin, begin + span.frames)
-            moved = self.model.advance(latents[:, part], predicted[:, part], span, self.noise.pop((span, 1), None))
-            self.open[span.chunk] = moved
+            fresh = self.noise.pop((span, 1), None)
+            self.open[span.chunk] = self.model.advance(latents[:, part], predicted[:, part], span, fresh)
             begin += span.frames
 
     def _latents(self, span: Span, turn: Turn) -> Tensor:

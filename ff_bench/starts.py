@@ -30,7 +30,8 @@ def latent_frames(path: Path, facts: ModelFacts) -> int:
         sizes.append(facts.chunk_frames)
     if sum(sizes) > held:
         raise UsageError(
-            f"start={path} gives {held} latent frames, allowed are whole chunks from {facts.first_chunk_frames} on"
+            f"start={path} gives {held} latent frames, allowed are whole chunks from "
+            f"{facts.first_chunk_frames} on"
             + ("; a single picture needs model.first_chunk_frames=1" if held == 1 else "")
         )
     return sum(sizes)

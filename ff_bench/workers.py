@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from ff_bench import runs, score
-from ff_bench.errors import Skipped
+from ff_bench.errors import Skipped, UsageError
 from ff_bench.runs import VideoSpec
 
 LOGGER = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ def generate_batch(batch: Batch, advance: Callable[[int], None] = lambda _: None
         generate.generate(config, list(batch), advance)
     except runs.Locked as error:
         return [str(error)]
+    except UsageError:
+        raise  # a file that does not fit: the user mends it, and the next video would meet it as well
     except Exception as error:
         LOGGER.debug("batch failed", exc_info=True)
         return _give_up(batch, error)

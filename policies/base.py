@@ -17,7 +17,7 @@ from torch import Tensor
 from policies.attention import DENOMINATORS
 from policies.positions import MODES
 from policies.rope import Rope
-from policies.selection import select
+from policies.selection import select, select_by_head
 
 if TYPE_CHECKING:
     from policies.cache import LayerCache
@@ -152,8 +152,8 @@ class Pass:
         commit: Whether keys and values of this pass are kept.
         times: Time index of the chunk's frames under the position mode, (F,) or (B, H, F).
         frames: First absolute latent frame of the chunk.
-        log_sum: Natural logarithm of each query's sum of exponentials over context and chunk, (B, Hq, N) fp32,
-            where the attention of this pass gave it; else None.
+        log_sum: Natural logarithm of each query's sum of exponentials over context and chunk, (B, Hq, N)
+            fp32, where the attention of this pass gave it; else None.
     """
 
     layer: int
@@ -195,6 +195,7 @@ class Policy:
     is_full: ClassVar[bool] = False
     is_positional: ClassVar[bool] = False  # the score is the slot number: room is made by one shift
     reads_attention: ClassVar[bool] = False  # observe reads the attention of its pass
+    widest_head: ClassVar[float] = 1.0  # largest size that plan gives a head, in budgets
     slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({})  # name -> value of a new slot, fp32
 
     shape: Shape
@@ -249,7 +250,10 @@ class Policy:
         """
 
     def absorb(self, cache: LayerCache, start: int, count: int) -> None:
-        """Move something of the slots [start, start + count), which a positional policy drops; default: nothing."""
+        """Move something of the slots [start, start + count), which a positional policy is about to drop.
+
+        Default: nothing.
+        """
 
     @property
     def recompute_frames(self) -> int:
@@ -313,6 +317,27 @@ class Policy:
         for cache, own in zip(caches, index.split(caches[0].batch), strict=True):
             cache.keep(own)
 
+    @final
+    def apply_by_head(self, cache: LayerCache, score: Tensor, sizes: Sequence[int]) -> None:
+        """Keep another number of slots in every head of one layer.
+
+        Args:
+            cache: The layer.
+            score: (B, H, S) fp32, minus infinity where a slot holds nothing.
+            sizes: Slots that each head keeps.
+
+        Raises:
+            ValueError: If the policy merges, or the protocol asks for one set per layer.
+        """
+        if type(self).fold is not Policy.fold:
+            raise ValueError(
+                f"policy '{self.name}' merges, its plan must be the same for all heads of a layer"
+            )
+        if self.protocol.share == "layer" or self.unit > 1:
+            raise ValueError(f"policy '{self.name}': sizes per head need protocol.share=head and unit=token")
+        index, _ = select_by_head(score, sizes, sink=self.budget.sink, recent=self.budget.recent)
+        cache.keep(index, sizes)
+
     @property
     def unit(self) -> int:
         """Slots that stay or go together."""
@@ -332,7 +357,8 @@ class Policy:
                 f"policy '{self.name}': score is {score.dtype} {tuple(score.shape)}; "
                 f"allowed: float32 {expected}"
             )
-        return score
+        used = cache.used
+        return score if used is None else score.masked_fill(~used, -torch.inf)
 
     def _reduced(self, score: Tensor, unit: int) -> Tensor:
         """Average scores over the tokens of a unit and, where one set serves a layer, over heads."""

@@ -6,12 +6,14 @@ move slots, and they move everything that belongs to a slot together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from policies.kernels import gather_rows
+from policies.positions import NOTHING
 
 if TYPE_CHECKING:
     from policies.base import Shape
@@ -71,7 +73,9 @@ class LayerCache:
         self.has_dropped = False  # True once any slot has gone
         self.state: dict[str, Tensor] = {}
         self.stats: dict[str, Tensor | float] = {}
-        self.lengths: Tensor | None = None
+        self.lengths: Tensor | None = None  # (B, H) int32: slots in use at the start, where heads differ
+        self._sizes: tuple[int, ...] = ()  # the same on the host, per head
+        self._tail = 0  # slots at the end that every head uses: a chunk behind different lengths
         self._fills: dict[str, float] = {}
         self._staged = 0
         self._spare = spare
@@ -123,9 +127,30 @@ class LayerCache:
         return self.tokens % self.shape.columns
 
     @property
-    def log_mass(self) -> Tensor | None:
-        """What is added to each slot's logit, (B, H, S), or None; made by ``slot_state('log_mass')``."""
-        return self.slot_state("log_mass") if "log_mass" in self.state else None
+    def held(self) -> tuple[int, ...]:
+        """Slots of the context that hold something, per head; known without asking the device."""
+        return tuple(size + self._tail for size in self._sizes) or (self.size,) * self.heads
+
+    @property
+    def used(self) -> Tensor | None:
+        """Which slots of context and staged chunk hold something, (B, H, S + N), or None for all of them."""
+        if self.lengths is None:
+            return None
+        slot = torch.arange(self.size + self._staged, device=self.device)
+        return (slot < self.lengths[..., None]) | (slot >= self.size - self._tail)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to each slot's logit, (B, H, S + N) fp32 over context and staged chunk, or None.
+
+        The log-mass, where ``slot_state('log_mass')`` made one; minus infinity where a slot holds nothing.
+        """
+        mass = self.staged_state("log_mass") if "log_mass" in self.state else None
+        used = self.used
+        if used is None:
+            return mass
+        empty = torch.zeros(used.shape, device=self.device) if mass is None else mass
+        return empty.masked_fill(~used, -torch.inf)
 
     # -- state that moves with the slots ------------------------------------------------------------------
 
@@ -213,29 +238,26 @@ class LayerCache:
         self._tokens[:, :, self.size : end] = torch.arange(
             first_token, first_token + count, dtype=torch.int32, device=self.device
         )
+        self._tail = count if self.lengths is not None else 0
         self.size, self._staged = end, 0
 
-    def refresh(self, keys: Tensor, first_token: int) -> None:
-        """Replace keys and values of held slots by those of what was staged last, which is not appended.
+    def refresh(self, keys: Tensor, values: Tensor, rotated: Tensor, first_token: int) -> None:
+        """Replace keys and values of held slots whose tokens were computed anew.
 
         Args:
-            keys: Un-rotated keys (B, H, N, D) of the staged tokens.
+            keys: Un-rotated keys (B, H, N, D) of neighbouring tokens.
+            values: Their values (B, H, N, D).
+            rotated: Their keys under the positions in force (B, H, N, D).
             first_token: Absolute index of the first of them.
         """
         place = self.tokens.long() - first_token  # (B, H, S)
         is_new = ((place >= 0) & (place < keys.shape[2]))[..., None]
         place = place.clamp(0, keys.shape[2] - 1)[..., None].expand(-1, -1, -1, keys.shape[3])
-        staged = slice(self.size, self.size + self._staged)
-        for held, fresh in (
-            (self.keys, keys),
-            (self.values, self._values[:, :, staged]),
-            (self.rotated, self._rotated[:, :, staged]),
-        ):
-            held.copy_(torch.where(is_new, fresh.gather(2, place), held))
-        self._staged = 0
+        for held, fresh in ((self.keys, keys), (self.values, values), (self.rotated, rotated)):
+            held.copy_(torch.where(is_new, fresh.to(held.dtype).gather(2, place), held))
 
     def rotate_again(self, count: int) -> None:
-        """Rotate the first ``count`` keys anew, after they were changed, to the positions they were made at."""
+        """Rotate the first ``count`` keys anew, to the positions they were made at, after a change."""
         rope = self.shape.rope
         angles = rope.angles(self.frames[:, :, :count], self.rows[:, :, :count], self.columns[:, :, :count])
         rope.turn_into(self.rotated[:, :, :count], self.keys[:, :, :count], angles.cos(), angles.sin())
@@ -247,8 +269,13 @@ class LayerCache:
 
     # -- making room ------------------------------------------------------------------------------------
 
-    def keep(self, index: Tensor) -> None:
-        """Keep only the slots of ``index``, (B, H, K) or (K,), increasing; compact in place."""
+    def keep(self, index: Tensor, sizes: Sequence[int] = ()) -> None:
+        """Keep only the slots of ``index``, (B, H, K) or (K,), increasing; compact in place.
+
+        Args:
+            index: Slots that stay.
+            sizes: How many of them each head keeps, where heads differ; the others hold nothing.
+        """
         if index.ndim == 1:
             index = index.expand(self.batch, self.heads, -1)
         count = index.shape[-1]
@@ -262,6 +289,10 @@ class LayerCache:
         for buffer in (self._tokens, *self.state.values()):
             buffer[:, :, :count] = buffer.gather(2, index)
         self._finish(count)
+        if len(set(sizes)) > 1:
+            self._sizes = tuple(sizes)
+            self.lengths = torch.tensor(sizes, dtype=torch.int32, device=self.device).repeat(self.batch, 1)
+            self.tokens.masked_fill_(~self._mask(), NOTHING)
 
     def drop(self, start: int, count: int, *, may_wrap: bool = False) -> None:
         """Drop ``count`` slots from ``start`` on, in every head.
@@ -313,6 +344,13 @@ class LayerCache:
     def _finish(self, count: int) -> None:
         self.has_dropped = self.has_dropped or count < self.size
         self.size, self._staged = count, 0
+        self.lengths, self._sizes, self._tail = None, (), 0
+
+    def _mask(self) -> Tensor:
+        """Which slots of the context hold something, (B, H, S), where heads differ."""
+        used = self.used
+        assert used is not None, "all heads hold the same number of slots"
+        return used[:, :, : self.size]
 
     def _gather_rows(self, buffer: Tensor, index: Tensor) -> None:
         """Move rows in blocks: as indices increase, a block never overwrites what a later one reads."""
@@ -330,7 +368,7 @@ class LayerCache:
 
     def nbytes(self) -> int:
         """Return the bytes of the keys and values held, without the rotated copy."""
-        return 2 * self.batch * self.heads * self.size * self.shape.head_dim * self._keys.element_size()
+        return 2 * self.batch * sum(self.held) * self.shape.head_dim * self._keys.element_size()
 
     def rotated_nbytes(self) -> int:
         """Return the bytes of the rotated copy of the keys held."""

@@ -17,29 +17,11 @@ from policies.attention import attend, block_elements
 from policies.base import Budget, Pass, Policy, Protocol, Segment, Shape
 from policies.cache import LayerCache, Spare
 from policies.charge import charged
-from policies.positions import distances, time_indices
+from policies.placing import Angles, Placing
 from policies.stopwatch import Stopwatch
 
-_TOGETHER = 10
-"""Layers that are folded together: few calls on an accelerator, and not everything at once."""
-
-
-@dataclasses.dataclass
-class _Turn:
-    """Positions of the frames of a pass in one layer: their times, cosines and sines of their tokens."""
-
-    times: Tensor
-    keys: tuple[Tensor, Tensor]
-    queries: tuple[Tensor, Tensor]
-
-    def first(self, frames: int, tokens: int) -> _Turn:
-        """Return the part of the first ``frames`` latent frames, ``tokens`` tokens."""
-        if frames == self.times.shape[-1]:
-            return self
-        keys, queries = (
-            (cos[..., :tokens, :], sin[..., :tokens, :]) for cos, sin in (self.keys, self.queries)
-        )
-        return _Turn(self.times[..., :frames], keys, queries)
+_TOGETHER = 6
+"""Layers that are selected and folded together: few calls on an accelerator, and not everything at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +80,11 @@ class Context:
                 "context.capacity_tokens is None; a full cache needs the length of the video in tokens"
             )
         held = capacity_tokens if capacity_tokens is not None else self.budget.tokens or 0
-        capacity = held + max(pass_tokens or 0, shape.chunk_tokens)
+        capacity = int(held * policy.widest_head) + max(pass_tokens or 0, shape.chunk_tokens)
         self.spare = self._make_spare(capacity)
         self.caches = [self._make_cache(layer, capacity) for layer in range(shape.layers)]
         self._watch = Stopwatch(self.device)
-        self._turns: list[_Turn] = []
-        self._reach: list[tuple[Tensor, Tensor]] = []
+        self._placing = Placing(shape, protocol, sink=self.budget.sink, device=self.device)
         self._scores: dict[int, Tensor] = {}
         self._committed: set[int] = set()
         self._forward = _Forward(torch.zeros(batch, 0, device=self.device), 0, False, False)
@@ -135,7 +116,7 @@ class Context:
         self._frames = self.shape.chunk_frames if frames is None else frames
         self._committed.clear()
         self._scores.clear()
-        self._place(first_frame, max(self._frames, widest or 0))
+        self._placing.place(self.caches, first_frame, max(self._frames, widest or 0))
 
     def start_pass(self, noise: Tensor, commit: bool, *, cache_only: bool = False) -> None:
         """Begin a forward of the chunk.
@@ -160,7 +141,7 @@ class Context:
             sees_older: Whether the pass sees the older slots.
         """
         self._first_frame, self._frames = first_frame, frames
-        self._place(first_frame, frames, is_past=True)
+        self._placing.place(self.caches, first_frame, frames, is_past=True)
         noise = torch.zeros(self.batch, frames, device=self.device)
         self._forward = _Forward(noise, frames, False, True, own, sees_older)
 
@@ -184,10 +165,9 @@ class Context:
 
     def _attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         cache, forward = self.caches[layer], self._forward
-        turn = self._turns[layer].first(forward.frames, queries.shape[2])
-        rotated = self._rotated(queries, turn)
+        turn = self._placing.turns[layer].first(forward.frames, queries.shape[2])
+        rotated = self._rotated(queries, turn.queries)
         all_keys, all_values = cache.stage(keys, values, turn.keys)
-        log_mass = cache.staged_state("log_mass") if "log_mass" in cache.state else None
         is_observed = forward.is_commit or self.protocol.passes == "all"
         if forward.is_cache_only and layer == self.shape.layers - 1:
             out, log_sum = queries, None
@@ -199,7 +179,8 @@ class Context:
                 all_keys, all_values = self._seen(cache, parts, keys.shape[2])
             out, log_sum = attend(
                 rotated, all_keys, all_values,
-                log_mass=log_mass, lengths=cache.lengths, tail=keys.shape[2],
+                log_mass=cache.staged_state("log_mass") if "log_mass" in cache.state else None,
+                lengths=cache.lengths, tail=keys.shape[2],
                 with_log_sum=is_observed and self.policy.reads_attention,
             )  # fmt: skip
         if is_observed:
@@ -233,24 +214,24 @@ class Context:
                 self._scores[cache.layer] = self.policy.checked_score(cache, step)
 
     def _refresh(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        cache, turn, forward = self.caches[layer], self._turns[layer], self._forward
+        cache, turn, forward = self.caches[layer], self._placing.turns[layer], self._forward
         frame_tokens = self.shape.frame_tokens
         first = self._first_frame + forward.frames - forward.own
         skipped = (forward.frames - forward.own) * frame_tokens
-        cache.straighten()  # the bias below goes by the order of the slots
-        own = _Turn(
-            turn.times, *((c[..., skipped:, :], s[..., skipped:, :]) for c, s in (turn.keys, turn.queries))
-        )
-        all_keys, all_values = cache.stage(keys[:, :, skipped:], values[:, :, skipped:], own.keys)
+        fresh = (keys[:, :, skipped:], values[:, :, skipped:])
+        rotated = self._rotated(fresh[0], turn.behind(skipped))
+        bias = torch.zeros(*keys.shape[:2], cache.size + rotated.shape[2], device=self.device)
+        if cache.bias is not None:
+            bias[:, :, : cache.size] += cache.bias
         hidden = cache.tokens >= first * frame_tokens  # their new keys are among those of the pass
-        if not forward.sees_older:
-            hidden = torch.ones_like(hidden)
-        bias = torch.zeros(*all_keys.shape[:3], dtype=torch.float32, device=self.device)
-        bias[:, :, : cache.size].masked_fill_(hidden, -torch.inf)
-        if "log_mass" in cache.state:
-            bias[:, :, : cache.size] += cache.slot_state("log_mass")
-        out, _ = attend(self._rotated(queries, turn), all_keys, all_values, log_mass=bias)
-        cache.refresh(keys[:, :, skipped:], first * frame_tokens)
+        bias[:, :, : cache.size].masked_fill_(hidden | (not forward.sees_older), -torch.inf)
+        out, _ = attend(
+            self._rotated(queries, turn.queries),
+            torch.cat([cache.rotated, rotated], 2),
+            torch.cat([cache.values, fresh[1]], 2),
+            log_mass=bias,
+        )
+        cache.refresh(*fresh, rotated, first * frame_tokens)
         return out
 
     @torch.no_grad()
@@ -272,23 +253,24 @@ class Context:
         self._scores.clear()
         self._scratch = held - self._stats_nbytes()
 
-    def _compress(self, sizes: Sequence[int]) -> None:
+    def _compress(self, sizes: Sequence[Sequence[int]]) -> None:
         """Bring the layers down to their sizes; those alike are selected together."""
         groups: dict[tuple[int, int], list[LayerCache]] = {}
-        for cache, tokens in zip(self.caches, sizes, strict=True):
-            if cache.size > tokens:
-                groups.setdefault((cache.size, tokens), []).append(cache)
+        for cache, plan in zip(self.caches, sizes, strict=True):
+            heads = [min(pair) for pair in zip(plan, cache.held, strict=True)]
+            if len(set(heads)) > 1:
+                self.policy.apply_by_head(cache, self._scores.pop(cache.layer), heads)
+            elif cache.size > heads[0]:
+                groups.setdefault((cache.size, heads[0]), []).append(cache)
         for (_, tokens), caches in groups.items():
             if self.policy.is_positional:
                 for cache in caches:
                     self.policy.shift(cache, tokens)
                 continue
-            scores = torch.cat([self._scores.pop(cache.layer) for cache in caches])
-            chosen = self.policy.select(scores, tokens)
-            del scores
             for begin in range(0, len(caches), _TOGETHER):
-                some = slice(begin * self.batch, (begin + _TOGETHER) * self.batch)
-                self.policy.apply(caches[begin : begin + _TOGETHER], chosen[some])
+                some = caches[begin : begin + _TOGETHER]
+                scores = torch.cat([self._scores.pop(cache.layer) for cache in some])
+                self.policy.apply(some, self.policy.select(scores, tokens))
 
     def clear(self) -> None:
         """Forget the whole context, before it is made anew."""
@@ -311,35 +293,11 @@ class Context:
             cache.slot_state(name, fill=fill)
         return cache
 
-    def _place(self, first_frame: int, frames: int, *, is_past: bool = False) -> None:
-        """Put the context where the position mode wants it, and new frames behind it or, past, at its end."""
-        self._reach.clear()
-        self._turns.clear()
-        shared: dict[tuple[int, bool], tuple[_Turn, tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor]]] = {}
-        for cache in self.caches:
-            is_moved = self._is_moved(cache)
-            key = (cache.size, is_moved)
-            found = shared.get(key)
-            if found is None:
-                context, times = self._times(cache, first_frame, frames)
-                if is_past and is_moved:
-                    times = times - frames
-                reach = distances(
-                    context, times, frame_tokens=self.shape.frame_tokens, window=self.shape.window_frames
-                )
-                found = (self._turn(times), self.shape.rope.time_turn(context) if is_moved else None, reach)
-                if context.ndim == 1:  # the same for every layer of this size
-                    shared[key] = found
-            turn, moved, reach = found
-            cache.start_chunk(moved)
-            self._turns.append(turn)
-            self._reach.append(reach)
-
-    def _rotated(self, queries: Tensor, turn: _Turn) -> Tensor:
-        if not queries.is_cuda:
-            return self.shape.rope.turn(queries, *turn.queries).to(self.dtype)
-        out = torch.empty_like(queries, dtype=self.dtype)
-        self.shape.rope.turn_into(out, queries, *turn.queries)
+    def _rotated(self, x: Tensor, angles: Angles) -> Tensor:
+        if not x.is_cuda:
+            return self.shape.rope.turn(x, *angles).to(self.dtype)
+        out = torch.empty_like(x, dtype=self.dtype)
+        self.shape.rope.turn_into(out, x, *angles)
         return out
 
     def _seen(self, cache: LayerCache, parts: Sequence[Segment], tokens: int) -> tuple[Tensor, Tensor]:
@@ -358,47 +316,20 @@ class Context:
         values.append(cache.staged_values[:, :, -tokens:])
         return torch.cat(keys, 2), torch.cat(values, 2)
 
-    def _times(self, cache: LayerCache, first_frame: int, frames: int) -> tuple[Tensor, Tensor]:
-        return time_indices(
-            cache.tokens,
-            self.protocol.position if self._is_moved(cache) else "absolute",
-            first_frame=first_frame,
-            frames=frames,
-            frame_tokens=self.shape.frame_tokens,
-            window=self.shape.window_frames,
-            sink=self.budget.sink,
-        )
-
-    def _is_moved(self, cache: LayerCache) -> bool:
-        """Tell whether keys can stand elsewhere than where they were generated."""
-        mode = self.protocol.position
-        return mode == "clamped" or (mode != "absolute" and cache.has_dropped)
-
-    def _turn(self, times: Tensor) -> _Turn:
-        """Return cosines and sines of the chunk's tokens, (N, D/2) or (B, H, N, D/2)."""
-        shape = self.shape
-        row = torch.arange(shape.rows, device=self.device)[:, None]
-        column = torch.arange(shape.columns, device=self.device)
-        angles = shape.rope.angles(times[..., None, None], row, column).flatten(-4, -2)
-        keys = (angles.cos(), angles.sin())
-        if times.ndim == 1:
-            return _Turn(times, keys, keys)
-        group = shape.query_heads // shape.heads
-        return _Turn(times, keys, (keys[0].repeat_interleave(group, 1), keys[1].repeat_interleave(group, 1)))
-
-    def _sizes(self) -> list[int]:
-        """Return the slots per layer, from the policy's plan or the budget."""
+    def _sizes(self) -> list[list[int]]:
+        """Return the slots per layer and head, from the policy's plan or the budget."""
         tokens = self.budget.tokens or 0
         plan = self.policy.plan(self.caches)
         if plan is None:
-            return [tokens] * self.shape.layers
-        if bool((plan != plan[:, :1]).any()):
-            raise ValueError(
-                f"policy '{self.policy.name}': plan differs between heads; allowed: one size per layer"
-            )
+            return [[tokens] * self.shape.heads] * self.shape.layers
         if int(plan.sum()) > tokens * plan.numel():
             raise ValueError(f"policy '{self.policy.name}': plan exceeds {tokens} tokens per layer and head")
-        return [int(size) for size in plan[:, 0]]
+        widest = int(tokens * self.policy.widest_head)
+        if int(plan.max()) > max(widest, tokens) and bool((plan != plan[:, :1]).any()):
+            raise ValueError(
+                f"policy '{self.policy.name}': plan gives a head {int(plan.max())} tokens; allowed: {widest}"
+            )
+        return [[int(size) for size in row] for row in plan]
 
     # -- numbers ----------------------------------------------------------------------------------------
 
@@ -413,21 +344,22 @@ class Context:
 
     def summary(self) -> dict[str, object]:
         """Return the numbers of the finished chunk; waits for the device, so call it once per chunk."""
-        sizes = [cache.size for cache in self.caches]
+        sizes = [sum(cache.held) / cache.heads for cache in self.caches]
+        distance, beyond = (torch.stack(part) for part in zip(*self._placing.reach, strict=True))
         state = sum(cache.state_nbytes() for cache in self.caches) + self.policy.state_nbytes()
         return {
             "context_tokens": sum(sizes) / len(sizes),
-            "context_tokens_max": max(sizes),
+            "context_tokens_max": max(cache.size for cache in self.caches),
             "kv_bytes": sum(cache.nbytes() for cache in self.caches),
             "state_bytes": state,
             "transient_bytes": self._transient_nbytes(),
-            "max_distance": float(torch.stack([reach for reach, _ in self._reach]).max()),
-            "beyond_window": round(float(torch.stack([share for _, share in self._reach]).mean()), 6),
+            "max_distance": float(distance.max()),
+            "beyond_window": round(float(beyond.mean()), 6),
             "kept": self._kept(),
         }
 
     def _transient_nbytes(self) -> int:
-        """Bytes of the rotated keys, of what waits for the end of a chunk, of the spare and of one block of weights."""
+        """Bytes of rotated keys, of what waits for a chunk's end, of the spare, of one block of weights."""
         rotated = sum(cache.rotated_nbytes() for cache in self.caches)
         spare = self.spare.nbytes() if self.spare is not None else 0
         rows = self.batch * self.shape.heads * max(cache.size for cache in self.caches)

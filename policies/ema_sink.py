@@ -18,7 +18,7 @@ _DTYPES = ("model", "float32")
 
 @dataclass
 class EmaSink(Policy):
-    """First in, first out behind a sink that is a moving average: sink = decay * sink + (1 - decay) * evicted.
+    """First in, first out behind a moving average as sink: sink = decay * sink + (1 - decay) * evicted.
 
     Keys are averaged un-rotated and normalised, values as they are, slot by slot, when as many slots leave as
     the sink has.
@@ -28,8 +28,8 @@ class EmaSink(Policy):
 
     Args:
         decay: Weight of the sink against what leaves (released: 0.999).
-        dtype: ``model`` averages in the number format of the cache, as released: in bfloat16 0.999 x rounds to x
-            and the sink hardly moves. ``float32`` is the average that the formula means.
+        dtype: ``model`` averages in the number format of the cache, as released: in bfloat16 0.999 x rounds
+            to x and the sink hardly moves. ``float32`` is the average that the formula means.
     """
 
     decay: float = 0.999

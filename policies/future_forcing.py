@@ -89,7 +89,10 @@ class FutureForcing(Policy):
         """Add the attention of this pass and update the mean query of each position."""
         if self.budget.tokens is not None:
             history.accumulate(cache, step, self.protocol)
-            note_queries(cache, step, self.protocol, frame_tokens=self.shape.frame_tokens, window=self.window)
+            note_queries(
+                cache, step, self.protocol,
+                frame_tokens=self.shape.frame_tokens, window=self.window, horizon=self.horizon,
+            )  # fmt: skip
 
     def score(self, cache: LayerCache, step: Pass) -> Tensor:
         """Return Eq 2, lam * future + (1 - lam) * past, (B, H, S)."""
@@ -97,7 +100,7 @@ class FutureForcing(Policy):
         queries = future_queries(cache, step, self.shape, self._ahead, horizon=self.horizon, stride=stride)
         rows = queries.shape[3]
         groups = queries if self.merge == "value" else queries.flatten(2, 3)[:, :, None]
-        future = group_mass(groups, cache.rotated, log_mass=cache.log_mass)  # (B, H, horizon or 1, S)
+        future = group_mass(groups, cache.rotated, log_mass=cache.bias)  # (B, H, horizon or 1, S)
         future *= groups.shape[2] / (self.horizon * rows)
         if self.row_reduction == "sum":
             future *= self.shape.frame_tokens
@@ -134,7 +137,8 @@ class FutureForcing(Policy):
         dropped, is_merged = dropped.gather(2, order), is_merged.gather(2, order)
         own, added = merge_weights(future, dropped, target, is_merged)
         batch = caches[0].batch
-        for cache, *layer in zip(caches, *(x.split(batch) for x in (own, dropped, target, added)), strict=True):
+        layers = zip(*(x.split(batch) for x in (own, dropped, target, added)), strict=True)
+        for cache, layer in zip(caches, layers, strict=True):
             merging.blend_values(cache.values, *layer)
 
 

@@ -22,7 +22,7 @@ def accumulate(cache: LayerCache, step: Pass, protocol: Protocol) -> None:
         context=cache.size,
         denominator=protocol.denominator,
         stride=protocol.query_stride,
-        log_mass=cache.staged_state("log_mass") if "log_mass" in cache.state else None,
+        log_mass=cache.bias,
         log_sum=step.log_sum if protocol.denominator == "all" else None,
     )
     cache.staged_state(STATE)[:, :, : added.shape[2]] += added

@@ -59,7 +59,7 @@ def take_rows(source: Tensor, index: Tensor) -> Tensor:
 def blend_values(
     values: Tensor, own: Tensor | None, dropped: Tensor, target: Tensor, added: Tensor
 ) -> None:
-    """Replace values in place by own * value + sum of added * dropped values, summed in fp32 in a fixed order.
+    """Replace values in place by own * value + sum of added * dropped values, fp32 and in a fixed order.
 
     Args:
         values: A view (B, H, S, C).
@@ -75,5 +75,6 @@ def blend_values(
     arriving = take_rows(values, dropped).float() * added[..., None]
     blended = values.float() if own is None else values.float() * own[..., None]
     starts = torch.arange(batch * heads, device=values.device).view(batch, heads, 1) * slots
-    flat = blended.reshape(-1, width).index_add_(0, (target + starts).reshape(-1), arriving.reshape(-1, width))
+    places = (target + starts).reshape(-1)
+    flat = blended.reshape(-1, width).index_add_(0, places, arriving.reshape(-1, width))
     values.copy_(flat.view(values.shape))

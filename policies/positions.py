@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NOTHING = 2**31 - 1
+"""Token index of a slot that holds nothing: behind every other."""
 MODES = ("absolute", "contiguous", "frame_rank", "clamped", "sink_shifted")
 
 
@@ -57,6 +59,7 @@ def time_indices(
     if mode == "frame_rank":
         is_new = torch.ones_like(source)
         is_new[..., 1:] = (source[..., 1:] != source[..., :-1]).long()
+        is_new *= tokens < NOTHING
         return is_new.cumsum(-1) - 1, is_new.sum(-1, keepdim=True) + steps
     raise ValueError(f"protocol.position is '{mode}'; allowed: {', '.join(MODES)}")
 

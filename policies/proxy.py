@@ -5,23 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policies.attention import strided
+from policies.attention import staggered
 from policies.base import Pass, Protocol, Shape
 from policies.cache import LayerCache
 
 
 def note_queries(
-    cache: LayerCache, step: Pass, protocol: Protocol, *, frame_tokens: int, window: int
+    cache: LayerCache, step: Pass, protocol: Protocol, *, frame_tokens: int, window: int, horizon: int
 ) -> None:
     """Update the position-wise mean of the last ``window`` frames' un-rotated queries.
 
     A chunk's queries are those of the clean pass, or the mean over its passes where the protocol observes
-    all. The mean goes to ``stats['proxy']`` (B, Hq, R, D) fp32, R of the P tokens of a frame by the protocol's
-    stride; frames that later chunks need go to ``past``.
+    all. The mean goes to ``stats['proxy']`` (B, Hq, 1 or horizon, R, D) fp32; frames that later chunks need
+    go to ``past``. Under a stride, each frame of the horizon takes other R of the P tokens of a frame.
     """
-    rows = strided(frame_tokens, protocol.query_stride, step.queries.device)
+    tokens = _tokens(frame_tokens, protocol.query_stride, horizon, step.queries.device)
     queries = step.queries.unflatten(2, (-1, frame_tokens))  # (B, Hq, F, P, D)
-    frames = queries.float() if rows is None else queries[:, :, :, rows].float()
+    frames = queries[:, :, :, tokens].float()  # (B, Hq, F, 1 or horizon, R, D)
     if protocol.passes == "all":
         frames = frames + cache.stats.pop("query_sum", 0.0)
         passes = cache.stats.pop("query_passes", 0.0)
@@ -48,7 +48,7 @@ class Ahead:
         self._turn: tuple[Tensor, Tensor] | None = None
 
     def turn(self, times: Tensor, shape: Shape, *, horizon: int, stride: int) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines, (horizon, R, D/2) or (B, Hq, horizon, R, D/2), at every ``stride``-th token.
+        """Return cosines and sines at every ``stride``-th token, ([B, Hq,] horizon, R, D/2).
 
         Args:
             times: Times of the chunk's frames, (F,) or (B, H, F).
@@ -62,22 +62,30 @@ class Ahead:
 
 
 def _turn(times: Tensor, shape: Shape, *, horizon: int, stride: int) -> tuple[Tensor, Tensor]:
-    rows = strided(shape.frame_tokens, stride, times.device)
-    token = torch.arange(shape.frame_tokens, device=times.device) if rows is None else rows
-    ahead = times[..., -1:] + torch.arange(1, horizon + 1, device=times.device)  # (horizon,) or (B, H, horizon)
+    token = _tokens(shape.frame_tokens, stride, horizon, times.device)  # (1 or horizon, R)
+    # (horizon,) or (B, H, horizon)
+    ahead = times[..., -1:] + torch.arange(1, horizon + 1, device=times.device)
     angles = shape.rope.angles(ahead[..., None], token // shape.columns, token % shape.columns)
     if times.ndim > 1:
         angles = angles.repeat_interleave(shape.query_heads // shape.heads, 1)
     return angles.cos(), angles.sin()
 
 
-def future_queries(cache: LayerCache, step: Pass, shape: Shape, ahead: Ahead, *, horizon: int, stride: int) -> Tensor:
+def future_queries(
+    cache: LayerCache, step: Pass, shape: Shape, ahead: Ahead, *, horizon: int, stride: int
+) -> Tensor:
     """Return the proxy rotated to the ``horizon`` frames after the chunk, (B, Hq, horizon, R, D).
 
     The proxy is used up. Time goes on from the chunk's last frame under the position mode in force; rows and
-    columns are those of the proxy's own positions. The result has the dtype of the cache, as true queries would.
+    columns are those of the proxy's own positions. The result has the dtype of the cache, as true queries
+    would.
     """
     proxy = cache.stats.pop("proxy", None)
     assert isinstance(proxy, Tensor), "observe has not seen a committing pass"
     turn = ahead.turn(step.times, shape, horizon=horizon, stride=stride)
-    return shape.rope.turn(proxy[:, :, None].expand(-1, -1, horizon, -1, -1), *turn).to(cache.dtype)
+    return shape.rope.turn(proxy.expand(-1, -1, horizon, -1, -1), *turn).to(cache.dtype)
+
+
+def _tokens(frame_tokens: int, stride: int, horizon: int, device: torch.device) -> Tensor:
+    """Return the tokens of a frame that are looked at, (1, P) or, under a stride, (horizon, R)."""
+    return staggered(frame_tokens, stride, 1 if stride == 1 else horizon, device)

@@ -16,12 +16,13 @@ from policies.positional import newest
 
 @dataclass
 class RollingAnchor(Policy):
-    """Sink and first in, first out; noisy passes see the sink as if it stood right before the working frames.
+    """Sink and first in, first out; noisy passes see the sink as if right before the working frames.
 
-    A noisy pass of q frames sees the anchor (the sink), the last ``window`` - q - anchor frames, and itself; the
-    clean pass sees the last frames up to ``window`` with itself, the anchor only while it is one of them.
+    A noisy pass of q frames sees the anchor (the sink), the last ``window`` - q - anchor frames, and itself;
+    the clean pass sees the last frames up to ``window`` with itself, the anchor only while it is one of them.
 
-    Source: Rolling-Forcing, arXiv 2509.25161; TencentARC/RollingForcing@a1477d09, wan/modules/causal_model.py.
+    Source: Rolling-Forcing, arXiv 2509.25161; TencentARC/RollingForcing@a1477d09,
+    wan/modules/causal_model.py.
     Deviates: nothing.
 
     Args:

@@ -111,7 +111,7 @@ class Rope:
         return angles.cos(), angles.sin()
 
     def retime_(self, out: Tensor, keys: Tensor, cos: Tensor, sin: Tensor) -> None:
-        """Write into the time pairs of out those of keys (..., D), turned by `time_turn`; leave the others."""
+        """Write the time pairs of keys (..., D), turned by `time_turn`, into those of out, and no others."""
         if out.is_cuda and out.ndim == 4:
             kernels.turn(out, keys, cos, sin, is_interleaved=self.layout == "interleaved")
             return

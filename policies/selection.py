@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,37 @@ def select(score: Tensor, tokens: int, *, sink: int = 0, recent: int = 0) -> Ten
     return torch.cat([first, sink + _top(middle, free), last], -1)
 
 
+def select_by_head(
+    score: Tensor, sizes: Sequence[int], *, sink: int = 0, recent: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return the slots to keep where every head keeps its own number.
+
+    Args:
+        score: (B, H, S), higher is kept; -inf marks slots that hold nothing.
+        sizes: How many slots each of the H heads keeps.
+        sink: Slots at the start that stay.
+        recent: Slots at the end that stay.
+
+    Returns:
+        Indices (B, H, largest size) int64, increasing, filled up with slot 0; and the sizes (B, H) int32.
+
+    Raises:
+        ValueError: If the protected slots are more than a head may keep.
+    """
+    if min(sizes) < sink + recent:
+        raise ValueError(f"sink {sink} + recent {recent} do not fit into {min(sizes)} tokens of a head")
+    slots, largest = score.shape[-1], max(sizes)
+    lengths = torch.tensor(sizes, dtype=torch.int32, device=score.device).expand(score.shape[:2])
+    is_empty = score == -torch.inf
+    clean = score.nan_to_num(0.0, torch.inf, -torch.inf).masked_fill(is_empty, -torch.inf)
+    clean[..., :sink] = torch.inf
+    clean[..., slots - recent :] = torch.inf
+    newest_first = clean.flip(-1).argsort(dim=-1, descending=True, stable=True)
+    rank = torch.empty_like(newest_first)
+    rank.scatter_(-1, newest_first, torch.arange(slots, device=score.device).expand_as(rank))
+    return _positions(rank.flip(-1) < lengths[..., None], largest, fill=0), lengths
+
+
 def rest(kept: Tensor, slots: int) -> Tensor:
     """Return the slots that are not kept, (B, H, slots - K) int64, increasing."""
     is_free = torch.ones((*kept.shape[:-1], slots), dtype=torch.bool, device=kept.device)
@@ -57,10 +90,15 @@ def _top(score: Tensor, count: int) -> Tensor:
     return _positions(is_above | (is_equal & (newer <= room)), count)
 
 
-def _positions(mask: Tensor, count: int) -> Tensor:
-    """Return where a mask with ``count`` ones per row is set, (..., count)."""
+def _positions(mask: Tensor, count: int, *, fill: int | None = None) -> Tensor:
+    """Return where a mask with ``count`` ones per row is set, (..., count).
+
+    Rows with fewer are filled up with ``fill``.
+    """
     slots = mask.shape[-1]
     target = torch.where(mask, mask.cumsum(-1) - 1, count)  # the others go to a last place that is cut off
     out = torch.empty((*mask.shape[:-1], count + 1), dtype=torch.int64, device=mask.device)
+    if fill is not None:
+        out.fill_(fill)
     out.scatter_(-1, target, torch.arange(slots, device=mask.device).expand(mask.shape))
     return out[..., :count]

@@ -1,11 +1,11 @@
 """Measure chunks of a Wan member at its true size with random weights, by parts, beside what the card allows.
 
-    python scripts/bench_rollout.py --model self_forcing --budgets 18f 6f 8k --policies sliding_window h2o future_forcing
+    python scripts/bench_rollout.py --budgets 18f 6f 8k --policies sliding_window h2o future_forcing
 
 Random weights cost what trained ones do. The *limit* is what the library's own kernels need for the matrix
-products and attention calls of a chunk and nothing else, measured in the same run. Seconds are medians over chunks
-after the cache is full. Prints a table and one JSON line.
-"""  # noqa: E501
+products and attention calls of a chunk and nothing else, measured in the same run. Seconds are medians over
+chunks after the cache is full. Prints a table and one JSON line.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ GROUPS = {
 class Biased(SlidingWindow):
     """Sliding window whose slots carry an explicit log-mass."""
 
-    slot_state = {"log_mass": 0.0}  # type: ignore[assignment]  # noqa: RUF012
+    slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({"log_mass": 0.0})
 
 
 def random_model(member: Member, *, ffn: int, device: str, dtype: torch.dtype) -> Wan:
@@ -63,7 +64,13 @@ def random_model(member: Member, *, ffn: int, device: str, dtype: torch.dtype) -
 
 
 def run(
-    model: Wan, policy: policies.base.Policy, tokens: int | None, *, chunks: int, stride: int, profile: bool = False
+    model: Wan,
+    policy: policies.base.Policy,
+    tokens: int | None,
+    *,
+    chunks: int,
+    stride: int,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Generate until the cache is full, then `chunks` more; return medians of these in milliseconds."""
     shape = model.shape
@@ -71,7 +78,8 @@ def run(
     total = (fill + WARM_UP + chunks) * shape.chunk_frames
     recent = shape.chunk_tokens if tokens is not None and tokens >= 2 * shape.chunk_tokens else 0
     context = Context(
-        policy, shape, Budget(tokens, 0, recent), Protocol(position=model.facts.position, query_stride=stride),
+        policy, shape, Budget(tokens, 0, recent),
+        Protocol(position=model.facts.position, query_stride=stride),
         capacity_tokens=tokens if tokens is not None else total * shape.frame_tokens,
         dtype=model.dtype, device=model.device,
     )  # fmt: skip
@@ -85,7 +93,11 @@ def run(
             timed.append(chunk)
     chunk_ms = statistics.median(chunk.seconds for chunk in timed) * 1e3
     policy_ms = statistics.median(chunk.policy_seconds for chunk in timed) * 1e3
-    result: dict[str, Any] = {"chunk_ms": round(chunk_ms, 2), "policy_ms": round(policy_ms, 2), "first_kept": first}
+    result: dict[str, Any] = {
+        "chunk_ms": round(chunk_ms, 2),
+        "policy_ms": round(policy_ms, 2),
+        "first_kept": first,
+    }
     result["fps"] = round(1e3 * shape.chunk_frames * model.facts.temporal_stride / chunk_ms, 2)
     return result
 
@@ -109,7 +121,9 @@ def parts_of(model: Wan, tokens: int) -> dict[str, float]:
     found = dict.fromkeys([*GROUPS, "elementwise"], 0.0)
     for event in seen.key_averages():
         name = event.key.lower()
-        part = next((part for part, marks in GROUPS.items() if any(mark in name for mark in marks)), "elementwise")
+        part = next(
+            (part for part, marks in GROUPS.items() if any(mark in name for mark in marks)), "elementwise"
+        )
         found[part] += event.self_device_time_total / 1e3
     found["idle"] = wall - sum(found.values())
     return {part: round(value, 2) for part, value in found.items()}
@@ -127,7 +141,7 @@ def milliseconds(call: Callable[[], object], *, repeats: int = 20) -> float:
         end.record()
         pairs.append((begin, end))
     torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) for begin, end in pairs)
+    return float(statistics.median(begin.elapsed_time(end) for begin, end in pairs))
 
 
 def limit_ms(model: Wan, tokens: int) -> float:
@@ -148,7 +162,9 @@ def limit_ms(model: Wan, tokens: int) -> float:
         )
         return milliseconds(lambda: attend(q, k, v))
 
-    layer = product(x, 3 * size.dim) + 3 * product(x, size.dim) + product(x, size.ffn) + product(wide, size.dim)
+    layer = (
+        product(x, 3 * size.dim) + 3 * product(x, size.dim) + product(x, size.ffn) + product(wide, size.dim)
+    )
     layer += attention(model.member.text_tokens) + attention(tokens + shape.chunk_tokens)
     return layer * size.layers * (model.facts.steps + 1)
 
@@ -164,7 +180,9 @@ def agreement(first: list[Tensor], other: list[Tensor]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="self_forcing")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, such as model.layers=2")
     parser.add_argument("--ffn", type=int, default=8960)
@@ -178,10 +196,18 @@ def main() -> None:
     config = compose([f"model={options.model}", *options.set]).config
     assert isinstance(config.model.fields, Member), options.model
     begin = time.perf_counter()
-    model = random_model(config.model.fields, ffn=options.ffn, device=options.device, dtype=getattr(torch, options.dtype))
+    model = random_model(
+        config.model.fields, ffn=options.ffn, device=options.device, dtype=getattr(torch, options.dtype)
+    )
     results = []
     for budget in options.budgets:
-        words = [f"model={options.model}", *options.set, f"budget={budget}", "length=600s", "protocol.recent=0"]
+        words = [
+            f"model={options.model}",
+            *options.set,
+            f"budget={budget}",
+            "length=600s",
+            "protocol.recent=0",
+        ]
         tokens = compose(words).config.budget.tokens
         assert tokens is not None, budget
         is_cuda = options.device != "cpu"
@@ -195,7 +221,13 @@ def main() -> None:
                 found = run(model, made(**given), tokens, chunks=options.chunks, stride=stride)
                 kept = found.pop("first_kept")
                 exact = exact or kept
-                row = {"policy": ":".join([name, *fields]), "budget": budget, "tokens": tokens, "query_stride": stride, **found}
+                row = {
+                    "policy": ":".join([name, *fields]),
+                    "budget": budget,
+                    "tokens": tokens,
+                    "query_stride": stride,
+                    **found,
+                }
                 row["policy_share"] = round(found["policy_ms"] / found["chunk_ms"], 4)
                 row["kept_as_exact"] = round(agreement(exact, kept), 4) if kept else None
                 if limit:
@@ -208,7 +240,9 @@ def main() -> None:
             print(budget, parts, flush=True)
     name = torch.cuda.get_device_name() if options.device != "cpu" else "cpu"
     print(f"{time.perf_counter() - begin:.0f} s")
-    print(json.dumps({"device": name, "torch": torch.__version__, "model": options.model, "results": results}))
+    print(
+        json.dumps({"device": name, "torch": torch.__version__, "model": options.model, "results": results})
+    )
 
 
 if __name__ == "__main__":

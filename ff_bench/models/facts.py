@@ -140,6 +140,10 @@ class ModelFacts:
         """Return the least latent frames that decode to at least `frames` frames."""
         return 1 + max(0, -(-(frames - self.first_stride) // self.temporal_stride))
 
+    def latent_at(self, seconds: float) -> int:
+        """Return the latent frame, from 0, that is shown at a time."""
+        return self.needed_latents(round(seconds * self.fps) + 1) - 1
+
 
 @dataclass(frozen=True)
 class Need:

@@ -1,7 +1,7 @@
 """The order of passes of a rollout, as data: which latent frames, at which noise levels, what is kept.
 
-A *turn* ends with one chunk finished and committed. Usually its passes cover that chunk alone; where chunks are
-denoised jointly at different noise levels, they cover later ones too.
+A *turn* ends with one chunk finished and committed. Usually its passes cover that chunk alone; where chunks
+are denoised jointly at different noise levels, they cover later ones too.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def chunkwise(
 def rolling(sizes: Sequence[int], levels: Sequence[float], *, clean: float = 0.0) -> tuple[Turn, ...]:
     """Neighbouring chunks denoised jointly, the oldest one step from clean, the newest from noise.
 
-    Window w covers the chunks w - S + 1 ... w, as far as they exist, for S levels; a chunk is at its own level
-    in every window, and is committed by a clean pass when its last step is done.
+    Window w covers the chunks w - S + 1 ... w, as far as they exist, for S levels; a chunk is at its own
+    level in every window, and is committed by a clean pass when its last step is done.
 
     Args:
         sizes: latent frames of each chunk.

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ff_bench.models.wan import embeddings, facts
 from ff_bench.models.wan.files import digest, locate
-from ff_bench.models.wan.member import Member
+from ff_bench.models.wan.member import TEMPORAL_STRIDE, Member
 from ff_bench.models.wan.text import encode_prompts
-from ff_bench.models.wan.vae import TEMPORAL_STRIDE, WanVAE, as_bytes
+from ff_bench.models.wan.vae import WanVAE, as_bytes
 from ff_bench.plan import size
 from ff_bench.verify.finding import Finding, judged
 

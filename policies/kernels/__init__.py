@@ -30,14 +30,16 @@ def gather_rows(sources: tuple[Tensor, ...], targets: tuple[Tensor, ...], index:
     rows.gather(sources, targets, index)
 
 
-def blend_rows(values: Tensor, own: Tensor | None, dropped: Tensor, target: Tensor, added: Tensor) -> None:
+def blend_rows(
+    values: Tensor, own: Tensor | None, dropped: Tensor, target: Tensor, added: Tensor
+) -> None:
     """Replace values in place by own * value + sum of added * dropped values where anything arrives.
 
     Args:
         values: (B, H, S, D).
         own: (B, H, S) fp32; None is one everywhere.
         dropped: Slots that go (B, H, E) int64.
-        target: Slot that takes each of them in (B, H, E), sorted; a slot that is its own target is left alone.
+        target: Slot that takes each of them in (B, H, E), sorted; one that is its own target is left alone.
         added: Weight of each dropped value (B, H, E) fp32.
     """
     from policies.kernels import rows

@@ -32,8 +32,9 @@ def _block(
     if not IS_WHOLE:
         logits = tl.where(slot[None, :] < end, logits, -float("inf"))
     above = tl.maximum(highest, tl.max(logits, 1))
-    weights = tl.exp2(logits - above[:, None])
-    shrink = tl.exp2(highest - above)
+    base = tl.where(above == -float("inf"), 0.0, above) if HAS_BIAS else above  # only hidden slots so far
+    weights = tl.exp2(logits - base[:, None])
+    shrink = tl.exp2(highest - base)
     value = tl.reshape(values.load([pair, start, 0]), (KEYS, WIDTH))
     accumulated = tl.dot(weights.to(value.dtype), value, accumulated * shrink[:, None])
     return total * shrink + tl.sum(weights, 1), above, accumulated
@@ -72,7 +73,9 @@ def _attention(
     channel = tl.arange(0, WIDTH)
     is_in = (row[:, None] < rows) & (channel[None, :] < DIM)
     query = tl.load(
-        queries + batch * q_b + query_head * q_h + row[:, None] * q_n + channel[None, :], mask=is_in, other=0.0
+        queries + batch * q_b + query_head * q_h + row[:, None] * q_n + channel[None, :],
+        mask=is_in,
+        other=0.0,
     )
     pair = (batch * (query_heads // group) + query_head // group).to(tl.int32)
     bias += pair * slots
@@ -95,7 +98,9 @@ def _attention(
         out + batch * o_b + query_head * o_h + row[:, None] * o_n + channel[None, :],
         accumulated.to(out.dtype.element_ty), mask=is_in,
     )  # fmt: skip
-    tl.store(log_sums + program * rows + row, (highest + tl.log2(total)) / 1.4426950408889634, mask=row < rows)
+    tl.store(
+        log_sums + program * rows + row, (highest + tl.log2(total)) / 1.4426950408889634, mask=row < rows
+    )
 
 
 def attention(
@@ -111,7 +116,9 @@ def attention(
     batch, query_heads, rows, dim = queries.shape
     heads, slots = keys.shape[1], keys.shape[2]
     width = triton.next_power_of_2(dim)
-    out = torch.empty(batch, rows, query_heads, dim, dtype=queries.dtype, device=queries.device).transpose(1, 2)
+    out = torch.empty(batch, rows, query_heads, dim, dtype=queries.dtype, device=queries.device).transpose(
+        1, 2
+    )
     log_sums = torch.empty(batch, query_heads, rows, dtype=torch.float32, device=queries.device)
     blocks = (_blocks(x, width) for x in (keys, values))
     _attention[(triton.cdiv(rows, _ROWS), batch * query_heads)](
@@ -129,6 +136,4 @@ def _blocks(x: Tensor, width: int) -> TensorDescriptor:
     batch, heads, slots, dim = x.shape
     if batch > 1 and x.stride(0) != heads * x.stride(1):
         x = x.contiguous()
-    return TensorDescriptor(
-        x, [batch * heads, slots, dim], [x.stride(1), x.stride(2), 1], [1, _KEYS, width]
-    )
+    return TensorDescriptor(x, [batch * heads, slots, dim], [x.stride(1), x.stride(2), 1], [1, _KEYS, width])

@@ -15,12 +15,14 @@ def _nearest(
     source, target, fine_source, fine_target, best, which, count, targets,
     CHANNELS: tl.constexpr, PARTS: tl.constexpr, SOURCES: tl.constexpr, TARGETS: tl.constexpr,
 ):  # fmt: skip
-    """Find the block of targets that holds the maximum, then the place inside that block, in fp32."""
+    """Find the block of targets that holds the maximum, then the place inside it, in fp32."""
     head = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * SOURCES + tl.arange(0, SOURCES)
     channel = tl.arange(0, CHANNELS)
     rows = tl.load(
-        source + (head * count + row[:, None]) * CHANNELS + channel[None, :], mask=row[:, None] < count, other=0.0
+        source + (head * count + row[:, None]) * CHANNELS + channel[None, :],
+        mask=row[:, None] < count,
+        other=0.0,
     )
     highest = tl.full((SOURCES,), -float("inf"), tl.float32)
     block = tl.zeros((SOURCES,), tl.int32)
@@ -43,7 +45,9 @@ def _nearest(
     similarity = tl.zeros((SOURCES, TARGETS), tl.float32)
     for part in tl.static_range(PARTS):
         one = tl.load(fine_source + (head * count + row) * PARTS + part, mask=row < count, other=0.0)
-        other = tl.load(fine_target + (head * targets + column) * PARTS + part, mask=column < targets, other=0.0)
+        other = tl.load(
+            fine_target + (head * targets + column) * PARTS + part, mask=column < targets, other=0.0
+        )
         similarity += one[:, None] * other
     similarity = tl.where(column < targets, similarity, -float("inf"))
     top, place = tl.max(similarity, 1, return_indices=True)

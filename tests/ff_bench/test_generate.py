@@ -19,8 +19,8 @@ from torch import Tensor
 from ff_bench import files, generate, pipeline, records, runs, video
 from ff_bench.compose import compose
 from ff_bench.config import RunConfig
-from ff_bench.models.schedule import Span
 from ff_bench.models.mini.backbone import Mini
+from ff_bench.models.schedule import Span
 from ff_bench.runs import VideoSpec
 from tests.ff_bench.tiny import tiny_model, tiny_network
 

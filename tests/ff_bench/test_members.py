@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import policies
 from ff_bench import cli, runs, shipped
 from ff_bench.compose import compose, expand
 from ff_bench.config import RunConfig
-from ff_bench.errors import UsageError
-from ff_bench.models.facts import ARCHITECTURES, architecture, facts, find
+from ff_bench.models.facts import facts, find
 from ff_bench.models.wan import facts as wan
 from ff_bench.models.wan.member import Member
 from ff_bench.remarks import remarks
-from tests.ff_bench.test_wrong_command_lines import _check
 
 pytestmark = pytest.mark.usefixtures("bare")
 MEMBERS = [name for name in shipped.models() if name != "mini"]
@@ -211,119 +208,29 @@ def test_other_files_are_in_the_id(tmp_path: Path) -> None:
     assert {key for key, _ in _config(*SF, "model.decoder=taehv").model.others} >= {"preview"}
 
 
-WRONG_FIELDS: list[tuple[str, list[str]]] = [
-    ("layers=0", ["=0"]),
-    ("heads=x", ["=x"]),
-    ("head_dim=15", ["15", "even"]),
-    ("height=470", ["470", "16"]),
-    ("width=0", ["=0", "16"]),
-    ("chunk_frames=0", ["=0"]),
-    ("first_chunk_frames=0", ["=0"]),
-    ("window_frames=null", ["null"]),
-    ("fps=0", ["=0"]),
-    ("passes=roling", ["roling", "'rolling'"]),
-    ("steps=[]", ["[]"]),
-    ("steps=1000", ["1000"]),
-    ("steps=[250,500]", ["[250,500]"]),
-    ("steps=[1000,1000]", ["[1000,1000]"]),
-    ("steps=[1001]", ["[1001]"]),
-    ("steps=[a]", ["[a]"]),
-    ("steps=[true]", ["[true]"]),
-    ("first_steps=[5,6]", ["[5,6]"]),
-    ("shift=0", ["=0"]),
-    ("shift=.nan", ["nan"]),
-    ("warp=1", ["=1"]),
-    ("clean_step=-1", ["-1"]),
-    ("recache_frames=-1", ["-1"]),
-    ("recache_sink=no_", ["no_"]),
-    ("text_tokens=0", ["=0"]),
-    ("decoder=vea", ["vea", "'vae'"]),
-    ("weights=null", ["null"]),
-    ("weights.ema=1", ["=1"]),
-    ("weights.path=''", ["path"]),
-    ("weights.key=3", ["=3"]),
-    ("weights.sha=1", ["=1", "weights.path"]),
-    ("weights.lora=a.pt", ["a.pt"]),
-    ("vae=a.pt", ["a.pt"]),
-    ("vea.path=a.pt", ["'model.vae'"]),
-    ("native=roll21", ["roll21"]),
-    ("native.fields=3", ["=3"]),
-    ("native.policies=h2o", ["h2o", "'model.native.policy'"]),
-]
-
-
-@pytest.mark.parametrize(("change", "parts"), WRONG_FIELDS, ids=lambda value: str(value)[:40])
-def test_a_wrong_field_is_named_with_what_is_allowed(change: str, parts: list[str]) -> None:
-    key, _, value = change.partition("=")
-    path = key.split(".")
-    fields = shipped.model_fields("self_forcing")
-    inner = fields
-    for name in path[:-1]:
-        inner[name] = dict(inner.get(name, {}))
-        inner = inner[name]
-    inner[path[-1]] = yaml.safe_load(value)
-    with pytest.raises(UsageError) as caught:
-        wan.read(fields)
-    for part in [f"model.{path[0]}", *parts]:
-        assert part in str(caught.value)
-
-
-WRONG: list[tuple[list[str], list[str]]] = [
-    (["model.height=470"], ["model.height", "470", "16"]),
-    (["model.steps=[250,500]"], ["model.steps", "[250,500]"]),
-    (["model.passes=rolling", "model.first_steps=[1000]"], ["first_steps", "rolling"]),
-    (["model.passes=rolling", "model.first_chunk_frames=1"], ["first_chunk_frames=1", "rolling"]),
-    (["+model.weights.sha=1"], ["model.weights.sha", "=1", "model.weights."]),
-    (["model.vea.path=/x"], ["model.vea", "'model.vae'"]),
-    (["model.native.policy=lru", "policy=native"], ["model.native.policy", "lru"]),
-    (["+model.native.fields.decay=1", "policy=native"], ["model.native.fields.decay", "=1"]),
-    (["+model.native.protocol.sinks=1f", "policy=native"], ["model.native.protocol.sinks", "1f"]),
-    (["model.native.budget=9x", "policy=native"], ["model.native.budget", "9x"]),
-    (["model.name=other"], ["model.name", "other"]),
-    (["model.architecture=mini"], ["model.architecture", "mini"]),
-    (["steps=3"], ["steps", "=3", "self_forcing", "4"]),
-    (["prompts=orbit"], ["prompts", "orbit", "self_forcing", "scenes"]),
-    (["protocol.prefix=first_lap"], ["protocol.prefix", "first_lap", "none"]),
-    (["protocol.noise=upstream", "batch=2"], ["batch", "=2", "noise=upstream"]),
-    (["budget=1559", "protocol.recent=0"], ["budget", "1559", "1560"]),
-    (["policy=native", "budget=9x"], ["budget", "9x"]),
-]
-
-
-@pytest.mark.parametrize(("words", "parts"), WRONG, ids=lambda value: " ".join(value)[:60])
-def test_one_sentence_and_nothing_written(
-    words: list[str], parts: list[str], clean: Path, capsys: pytest.CaptureFixture[str]
+def test_an_encoder_that_is_gone_is_known_by_what_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = cli.main(["model=self_forcing", *words])
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    _check(words, parts, clean, captured.err, code)
-
-
-def test_missing_weights_are_said_before_anything_is_written(
-    clean: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Weights first, then the VAE, then what new prompts need; each with the command that gets it."""
-    pytest.importorskip("huggingface_hub")
-    words = ["model=longlive"]
-    for field, file in (
-        ("weights", "models/longlive_base.pt"), ("weights.lora", "models/lora.pt"), ("vae", "Wan2.1_VAE.pth"),
-        ("text_encoder", "models_t5_umt5-xxl-enc-bf16.pth"), ("tokenizer", "google/umt5-xxl"),
-    ):  # fmt: skip
-        assert cli.main([*words, "device=cpu"]) == 2
-        error = capsys.readouterr().err
-        assert len(error.splitlines()) == 1
-        assert file in error
-        assert "hf download" in error
-        assert not Path("runs").exists()
-        Path(field).write_text("here")
-        words.append(f"model.{field}.path={Path(field).absolute()}")
-
-
-def test_a_named_file_that_is_not_there_is_named(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["model=self_forcing", "model.weights.path=nowhere.pt", "device=cpu"]) == 2
-    assert "nowhere.pt" in capsys.readouterr().err
-    assert list(clean.iterdir()) == []
+    """Prompts that were encoded keep their id, and need no encoder."""
+    pytest.importorskip("ftfy")
+    monkeypatch.setenv("FF_BENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("weights", "vae", "encoder", "tokenizer"):
+        (tmp_path / name).write_text(name)
+    files = [f"model.{name}.path={tmp_path / name}" for name in ("weights", "vae")]
+    paths = {"text_encoder": tmp_path / "encoder", "tokenizer": tmp_path / "tokenizer"}
+    readers = [f"model.{name}.path={path}" for name, path in paths.items()]
+    there = _config(*SF, *files, *readers)
+    text, member = there.chosen[0].text, there.model.fields
+    assert isinstance(member, Member)
+    encoder = wan.embeddings.encoder_sha256(member)
+    path = wan.embeddings.entry(text, encoder, tokens=512, dtype="bfloat16")
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    gone = _config(*SF, *files)
+    assert runs.videos(gone)[0].video_id == runs.videos(there)[0].video_id
+    assert wan.missing(gone.model.fields, prompts=[text], dtype="bfloat16") == ""
+    assert "umt5" in wan.missing(gone.model.fields, prompts=[text, "another"], dtype="bfloat16")
 
 
 def test_a_plan_needs_neither_weights_nor_torch(clean: Path) -> None:
@@ -374,78 +281,3 @@ def test_a_model_of_the_users_is_a_file_over_the_shared_base(tmp_path: Path) -> 
     config = compose(["model=mine", "policy=native"], config_dir=str(tmp_path)).config
     assert (config.model.name, config.facts.chunk_frames) == ("mine", 2)
     assert config.budget.tokens == 18 * FRAME
-
-
-def test_architectures_without_torch_offer_what_the_harness_asks() -> None:
-    for name in ARCHITECTURES:
-        room = architecture(name)
-        for word in ("read", "describe", "identity", "digests", "needs", "missing"):
-            assert callable(getattr(room, word)), (name, word)
-    with pytest.raises(UsageError, match=r"model.architecture=wam .*'wan'"):
-        architecture("wam")
-    with pytest.raises(UsageError, match=r"model=self_forcin .*'self_forcing'"):
-        facts("self_forcin")
-
-
-class Installed:
-    """A foreign architecture as an installed package would offer it."""
-
-    name = "foreign"
-
-    @staticmethod
-    def load() -> Any:
-        return Installed
-
-    @staticmethod
-    def read(fields: Any) -> tuple[str, ...]:
-        return tuple(fields)
-
-    @staticmethod
-    def describe(fields: Any) -> Any:
-        return replace(facts("mini"), name=fields["name"], architecture="foreign", weights=())
-
-    @staticmethod
-    def identity(known: Any) -> dict[str, object]:
-        return {"known": list(known)}
-
-    @staticmethod
-    def digests(known: Any, *, prompts: Any, dtype: str) -> dict[str, str]:
-        return {"checkpoint": "1" * 64, "ear": f"{len(prompts)} {dtype}"}
-
-
-def test_an_installed_architecture_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ff_bench.models.facts.entry_points", lambda group: [Installed])
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "theirs.yaml").write_text("name: theirs\narchitecture: foreign\n")
-    (tmp_path / "a.txt").write_text("one\n")
-    words = ["model=theirs", "protocol.prefix=none", f"prompts={tmp_path / 'a.txt'}"]
-    model = compose(words, config_dir=str(tmp_path)).config.model
-    assert model.identity == {
-        "name": "theirs", "fields": {"known": ["name", "architecture"]}, "checkpoint": "1" * 64,
-        "ear": "1 float32",
-    }  # fmt: skip
-
-
-def test_an_encoder_that_is_gone_is_known_by_what_it_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Prompts that were encoded keep their id, and need no encoder."""
-    pytest.importorskip("ftfy")
-    monkeypatch.setenv("FF_BENCH_CACHE", str(tmp_path / "cache"))
-    for name in ("weights", "vae", "encoder", "tokenizer"):
-        (tmp_path / name).write_text(name)
-    files = [f"model.{name}.path={tmp_path / name}" for name in ("weights", "vae")]
-    paths = {"text_encoder": tmp_path / "encoder", "tokenizer": tmp_path / "tokenizer"}
-    readers = [f"model.{name}.path={path}" for name, path in paths.items()]
-    there = _config(*SF, *files, *readers)
-    text, member = there.chosen[0].text, there.model.fields
-    assert isinstance(member, Member)
-    encoder = wan.embeddings.encoder_sha256(member)
-    path = wan.embeddings.entry(text, encoder, tokens=512, dtype="bfloat16")
-    assert path is not None
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"")
-    gone = _config(*SF, *files)
-    assert runs.videos(gone)[0].video_id == runs.videos(there)[0].video_id
-    assert wan.missing(gone.model.fields, prompts=[text], dtype="bfloat16") == ""
-    assert "umt5" in wan.missing(gone.model.fields, prompts=[text, "another"], dtype="bfloat16")

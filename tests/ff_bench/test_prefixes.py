@@ -90,6 +90,27 @@ def test_what_changes_latents_has_a_prefix_of_its_own(clean: Path, model: Mini, 
     assert len(files()) == 2
 
 
+def test_models_of_one_name_share_no_prefix_but_equal_ones(clean: Path) -> None:
+    def folder(*words: str) -> Path:
+        told = ["model=self_forcing", "length=21f", "budget=6f", *words]
+        asked = compose(told).config
+        return prefixes._folder(asked, runs.videos(asked)[0], FRAMES)
+
+    assert folder() == folder("policy=h2o", "protocol.sink=1f")
+    others = [["model.shift=4"], ["model.height=464"], ["protocol.noise=upstream"], ["seed=1"]]
+    assert len({folder(), *(folder(*words) for words in others)}) == 5
+
+
+def test_the_name_of_a_prefix_of_mini_is_that_of_its_first_day(clean: Path) -> None:
+    asked = config()
+    spec = runs.videos(asked)[0]
+    told = {
+        "model": "mini", "checkpoint": asked.model.checkpoint, "steps": 1, "dtype": "float32", "batch": 1,
+        "frames": FRAMES, "prompt": PROMPT, "seed": 0,
+    }  # fmt: skip
+    assert prefixes._folder(asked, spec, FRAMES).name.endswith(f"-s0-{runs.short_hash(told)}")
+
+
 def test_a_longer_prefix_begins_as_the_shorter_one(clean: Path, model: Mini) -> None:
     assert torch.equal(made(model, config())[:, :15], made(model, config("length=15f")))
 

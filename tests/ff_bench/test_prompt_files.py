@@ -144,6 +144,14 @@ def test_a_csv_file_holds_neither(tmp_path: Path) -> None:
         prompts.load(str(tmp_path / "a.csv"), tmp_path, model=facts("longlive"))
 
 
+@pytest.mark.parametrize(("time", "is_told"), [("1.5s", False), ("1.55s", True), ("2.5s", True)])
+def test_a_switch_inside_the_last_chunk_is_remarked(tmp_path: Path, time: str, is_told: bool) -> None:
+    """Nine latent frames: the last chunk begins with latent frame 6, whose last picture is at 1.5 s."""
+    path = _write(tmp_path, {"prompt": "a cat", "switch": [[time, "a dog"]]})
+    words = ["model=self_forcing", "policy=native", f"prompts={path}", "length=9f"]
+    assert any("before a switch" in told for told in remarks([compose(words).config])) is is_told
+
+
 def test_a_switch_behind_the_end_is_remarked(tmp_path: Path) -> None:
     path = _write(tmp_path, {"prompt": "a cat", "switch": SWITCH})
     words = ["model=self_forcing", "policy=native", f"prompts={path}"]

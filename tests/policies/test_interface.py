@@ -14,6 +14,7 @@ from stream import BUDGET, CHUNKS, SHAPE, make, run, tensors
 import policies
 from policies.base import Budget, Policy, Protocol
 from policies.context import Context
+from policies.positions import NOTHING
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policies.md"
 
@@ -109,6 +110,54 @@ def test_a_plan_gives_layers_their_own_size() -> None:
 
     stream = run(Pyramid())
     assert [cache.size for cache in stream.context.caches] == [80, 48]
+
+
+class Uneven(policies.load("h2o")):  # type: ignore[misc]
+    """Another number of slots in every head, the sum at the budget."""
+
+    sizes = (44, 84)
+    widest_head = 1.5
+
+    def plan(self, caches):
+        return torch.tensor([self.sizes, self.sizes[::-1]])
+
+
+@pytest.mark.parametrize("position", ["absolute", "contiguous", "frame_rank"])
+def test_heads_of_their_own_size_do_as_they_would_alone(position: str) -> None:
+    protocol = Protocol(position=position)
+    uneven = run(Uneven(), Budget(64, sink=8, recent=24), protocol)
+    assert [cache.size for cache in uneven.context.caches] == [84, 84]
+    assert sum(cache.nbytes() for cache in uneven.context.caches) == 2 * 4 * 16 * 2 * (44 + 84)
+    for size in Uneven.sizes:
+        alone = run(make("h2o"), Budget(size, sink=8, recent=24), protocol)
+        for layer, cache in enumerate(uneven.context.caches):
+            head = (Uneven.sizes if layer == 0 else Uneven.sizes[::-1]).index(size)
+            held = cache.tokens[0, head]
+            assert int((held < NOTHING).sum()) == size
+            if position == "absolute":  # elsewhere the chunk stands behind the longest head
+                assert torch.equal(held[:size], alone.context.caches[layer].tokens[0, head])
+                for one, other in zip(uneven.outputs[layer::2], alone.outputs[layer::2], strict=True):
+                    torch.testing.assert_close(one[:, head], other[:, head])
+    assert uneven.context.summary()["kept"][0][-1] == 1.0
+
+
+def test_sizes_per_head_are_refused_where_they_cannot_be() -> None:
+    class Merging(policies.load("future_forcing")):
+        plan = Uneven.plan
+        sizes = Uneven.sizes
+        widest_head = 1.5
+
+    class Wide(Uneven):
+        sizes = (28, 100)
+
+    with pytest.raises(ValueError, match="merges, its plan must be the same for all heads"):
+        run(Merging())
+    with pytest.raises(ValueError, match="plan gives a head 100 tokens; allowed: 96"):
+        run(Wide())
+    with pytest.raises(ValueError, match=r"sizes per head need protocol\.share=head and unit=token"):
+        run(Uneven(), protocol=Protocol(share="layer"))
+    with pytest.raises(ValueError, match="sink 8 \\+ recent 40 do not fit into 44 tokens of a head"):
+        run(Uneven(), Budget(64, sink=8, recent=40))
 
 
 def test_a_chunk_must_be_committed() -> None:

@@ -98,7 +98,8 @@ def test_blend_rows() -> None:
 def explicit(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Attention and log-sum-exp in fp32, with a bias per slot."""
     group = queries.shape[1] // keys.shape[1]
-    wide = [x.float() for x in (queries, keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1))]
+    context = (x.repeat_interleave(group, 1) for x in (keys, values))
+    wide = [x.float() for x in (queries, *context)]
     logits = wide[0] @ wide[1].mT * queries.shape[-1] ** -0.5 + bias.repeat_interleave(group, 1)[:, :, None]
     return logits.softmax(-1) @ wide[2], logits.logsumexp(-1)
 
@@ -148,7 +149,8 @@ def test_mass_sums_to_the_number_of_queries() -> None:
     queries, keys = rows(1, 4, 96, 64, dtype=HALF), rows(1, 2, 200, 64, dtype=HALF, seed=1)
     if DEVICE == "cuda":
         total = mass(queries, keys, context=100, stride=3)
-        torch.testing.assert_close(total.sum(-1), torch.full((1, 2), 96.0, device=DEVICE), atol=0.1, rtol=1e-3)
+        every = torch.full((1, 2), 96.0, device=DEVICE)
+        torch.testing.assert_close(total.sum(-1), every, atol=0.1, rtol=1e-3)
     flat = queries.reshape(2, -1, 64)
     log_sum = kernels.log_sum(flat, keys[0])
     sums = kernels.column_sums(flat, keys[0], log_sum)
@@ -157,7 +159,7 @@ def test_mass_sums_to_the_number_of_queries() -> None:
 
 @pytest.mark.parametrize("parts", [1, 6])
 def test_nearest(parts: int) -> None:
-    source, target = (torch.nn.functional.normalize(rows(2, n, parts, seed=n), dim=-1) for n in (77, 300))
+    source, target = (torch.nn.functional.normalize(rows(2, n, parts, seed=n), dim=-1) for n in (77, 1300))
     best, which = kernels.nearest(source, target)
     similarity = source @ target.mT
     torch.testing.assert_close(best, similarity.amax(-1), atol=1e-5, rtol=1e-5)

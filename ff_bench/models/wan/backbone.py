@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +16,8 @@ from ff_bench.models.base import Attend, Decoder, Model
 from ff_bench.models.schedule import Span, Turn, chunkwise, rolling
 from ff_bench.models.wan import facts
 from ff_bench.models.wan.checkpoint import load_network
-from ff_bench.models.wan.files import digest, locate
+from ff_bench.models.wan.decoding import load_preview, load_vae
+from ff_bench.models.wan.files import digest, joined, locate
 from ff_bench.models.wan.flow import STEPS, FlowSchedule
 from ff_bench.models.wan.fused import fuse
 from ff_bench.models.wan.member import Member
@@ -188,18 +187,13 @@ class Wan(Model):
 
     def _loaded_vae(self) -> WanVAE:
         if self._vae is None:
-            from ff_bench.models.wan.vae import WanVAE
-
-            path = locate(self.member.vae, what=f"VAE weights of {self.member.name}")
-            self._vae = WanVAE.load(path, "cpu" if self._offload else self.device, self.dtype)
+            home = "cpu" if self._offload else self.device
+            self._vae = load_vae(self.member, device=home, dtype=self.dtype)
         return self._vae
 
     def _loaded_preview(self) -> TaeHV:
         if self._preview is None:
-            from ff_bench.models.wan.preview import TaeHV
-
-            path = locate(self.member.preview, what=f"preview decoder weights of {self.member.name}")
-            self._preview = TaeHV.load(path, self.device, self.dtype)
+            self._preview = load_preview(self.member, device=self.device, dtype=self.dtype)
         return self._preview
 
 
@@ -259,13 +253,8 @@ def load(member: Member, *, device: torch.device | str, dtype: torch.dtype, offl
     network = load_network(member, path, added, device=device, dtype=dtype)
     if network.device.type == "cuda":
         fuse(network)
-    return Wan(member, network, _checkpoint(path, added), offload=offload)
-
-
-def _checkpoint(path: Path, lora: Path | None) -> str:
-    """Digest the weights; a low-rank update counts with its base."""
-    found = [digest(file) for file in (path, lora) if file is not None]
-    return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+    checkpoint = joined([digest(file) for file in (path, added) if file is not None])
+    return Wan(member, network, checkpoint, offload=offload)
 
 
 @lru_cache

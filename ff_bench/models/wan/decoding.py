@@ -1,9 +1,8 @@
-"""Decodes recorded latents again, without loading the transformer."""
+"""Loads the decoders of a member, and decodes recorded latents again without the transformer."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,22 +47,33 @@ def decoder(member: Member, *, device: torch.device | str, dtype: torch.dtype) -
     Raises:
         FileNotFoundError: where it is not on this machine.
     """
-    if member.decoder == "taehv":
-        path = locate(member.preview, what=f"preview decoder weights of {member.name}")
-        return _preview(path, str(device), dtype).decoder()
-    path = locate(member.vae, what=f"VAE weights of {member.name}")
-    return _vae(path, str(device), dtype).decoder()
+    return _loaded(member, str(device), dtype).decoder()
 
 
 @lru_cache(maxsize=1)
-def _vae(path: Path, device: str, dtype: torch.dtype) -> WanVAE:
+def _loaded(member: Member, device: str, dtype: torch.dtype) -> WanVAE | TaeHV:
+    load = load_preview if member.decoder == "taehv" else load_vae
+    return load(member, device=device, dtype=dtype)
+
+
+def load_vae(member: Member, *, device: torch.device | str, dtype: torch.dtype) -> WanVAE:
+    """Load the VAE of a member.
+
+    Raises:
+        FileNotFoundError: where it is not on this machine.
+    """
     from ff_bench.models.wan.vae import WanVAE
 
-    return WanVAE.load(path, device, dtype)
+    return WanVAE.load(locate(member.vae, what=f"VAE weights of {member.name}"), device, dtype)
 
 
-@lru_cache(maxsize=1)
-def _preview(path: Path, device: str, dtype: torch.dtype) -> TaeHV:
+def load_preview(member: Member, *, device: torch.device | str, dtype: torch.dtype) -> TaeHV:
+    """Load the preview decoder of a member.
+
+    Raises:
+        FileNotFoundError: where it is not on this machine.
+    """
     from ff_bench.models.wan.preview import TaeHV
 
+    path = locate(member.preview, what=f"preview decoder weights of {member.name}")
     return TaeHV.load(path, device, dtype)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ff_bench.errors import UsageError
 from ff_bench.files import canonical, lock, temporary
-from ff_bench.models.wan.files import ABSENT, cache_folder, digest_of, library
+from ff_bench.models.wan.files import ABSENT, cache_folder, digest_of, joined, library
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,7 @@ def cleaned(prompt: str) -> str:
 
 def encoder_sha256(member: Member) -> str:
     """Digest the text encoder and its tokenizer together, or say `absent` where one is not here."""
-    parts = [digest_of(member.text_encoder), digest_of(member.tokenizer)]
-    return ABSENT if ABSENT in parts else hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    return joined([digest_of(member.text_encoder), digest_of(member.tokenizer)])
 
 
 def home() -> Path:

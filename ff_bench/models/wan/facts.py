@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -10,11 +9,11 @@ from math import prod
 from typing import Any
 
 from ff_bench import checks
-from ff_bench.errors import UsageError, out_of_range
+from ff_bench.errors import UsageError, out_of_range, shown
 from ff_bench.models.facts import ModelFacts, Native, Need
 from ff_bench.models.wan import embeddings
-from ff_bench.models.wan.files import command, digest_of, locate
-from ff_bench.models.wan.member import PATCH, SPATIAL_STRIDE, Checkpoint, Member, Source
+from ff_bench.models.wan.files import command, digest_of, joined, locate
+from ff_bench.models.wan.member import PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, Checkpoint, Member, Source
 
 FIELDS = (
     "name", "architecture", "layers", "heads", "head_dim", "height", "width", "fps", "chunk_frames",
@@ -36,7 +35,6 @@ NOT_FRAMES = (
 )  # fmt: skip
 """Attributes of a member that change no frame, or that the digests of its files stand for."""
 TOP_STEP = 1000.0
-TEMPORAL_STRIDE = 4
 CORE_FLOPS = 5e10
 """Multiply-adds counted as two, per second of one CPU core in float32, about."""
 
@@ -115,7 +113,7 @@ def digests(member: Member, *, prompts: Sequence[str], dtype: str) -> dict[str, 
     """
     checkpoint = member.checkpoint
     parts = [digest_of(source) for source in (checkpoint.source, checkpoint.lora) if source is not None]
-    found = {"checkpoint": _joined(parts), "vae": digest_of(member.vae)}
+    found = {"checkpoint": joined(parts), "vae": digest_of(member.vae)}
     found["text_encoder"] = _encoder(member, prompts, dtype)
     return {**found, "preview": digest_of(member.preview)} if member.decoder == "taehv" else found
 
@@ -169,13 +167,6 @@ def readers(member: Member) -> dict[str, Source]:
     return {"text encoder weights": member.text_encoder, "tokenizer files": member.tokenizer}
 
 
-def _joined(parts: Sequence[str]) -> str:
-    """Digest several digests together; one stands for itself."""
-    if "absent" in parts:
-        return "absent"
-    return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-
 def _encoder(member: Member, prompts: Sequence[str], dtype: str) -> str:
     found = embeddings.encoder_sha256(member)
     if found != "absent":
@@ -190,6 +181,12 @@ def _encoder(member: Member, prompts: Sequence[str], dtype: str) -> str:
 
 
 def _check_together(member: Member) -> None:
+    steps = (*member.steps, *(member.first_steps or ()))
+    if member.warp and any(step != int(step) for step in steps):
+        raise UsageError(
+            f"model.steps={shown(member.steps)} and model.first_steps={shown(member.first_steps)} are not "
+            "allowed with model.warp=true: warped steps are whole numbers"
+        )
     if member.passes == "rolling" and member.first_steps is not None:
         raise UsageError(
             "model.first_steps is not allowed with model.passes=rolling: chunks share their passes, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -74,7 +74,7 @@ def locate(source: Source, *, what: str, fetch: bool = False) -> Path:
 
     Raises:
         FileNotFoundError: which file, where it was looked for, and the command that gets it.
-        UsageError: where the library of the hub is missing.
+        UsageError: where the library of the hub is missing, or the repository cannot be one.
     """
     if source.path is not None:
         path = Path(source.path).expanduser()
@@ -104,6 +104,8 @@ def _in_hub(source: Source, *, fetch: bool) -> Path | None:
         root = Path(hub.snapshot_download(source.repo, allow_patterns=patterns, local_files_only=not fetch))
     except (hub.errors.EntryNotFoundError, hub.errors.OfflineModeIsEnabled):
         return None
+    except hub.errors.HFValidationError as error:
+        raise UsageError(f"repo={source.repo} is no repository of the hub: {error}") from None
     folder = root / source.file
     return folder if folder.is_dir() and any(folder.iterdir()) else None
 
@@ -133,6 +135,13 @@ def digest_of(source: Source) -> str:
         return digest(locate(source, what="files"))
     except (FileNotFoundError, UsageError):
         return ABSENT
+
+
+def joined(digests: Sequence[str]) -> str:
+    """Digest several digests together; one stands for itself, and one that is `absent` for all."""
+    if ABSENT in digests:
+        return ABSENT
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ff_bench.models.facts import Native
 
-HEAD_DIM = 128
 LATENT_CHANNELS = 16
 SPATIAL_STRIDE = 8
+TEMPORAL_STRIDE = 4
 PATCH = 2
 
 

@@ -112,13 +112,18 @@ def gated(z: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
     return z + (grouped * gate).view(z.shape)
 
 
+def by_head(x: Tensor, heads: int) -> Tensor:
+    """View tokens (B, N, H * D) head by head, (B, H, N, D)."""
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
+
+
 class SelfAttention(nn.Module):
     """Projections around an attention that is computed elsewhere."""
 
     def __init__(self, size: Size) -> None:
         """Make the layers, uninitialised but for torch's defaults."""
         super().__init__()
-        self.heads, self.head_dim = size.heads, size.head_dim
+        self.heads = size.heads
         self.qkv = nn.Linear(size.dim, 3 * size.dim)
         self.o = nn.Linear(size.dim, size.dim)
         self.norm_q = RMSNorm(size.dim)
@@ -127,15 +132,13 @@ class SelfAttention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, H, N, D) of tokens (B, N, d), un-rotated; views of (B, N, H, D)."""
         queries, keys, values = self.qkv(x).chunk(3, -1)
-        return self._split(self.norm_q(queries)), self._split(self.norm_k(keys)), self._split(values)
+        queries, keys = self.norm_q(queries), self.norm_k(keys)
+        return by_head(queries, self.heads), by_head(keys, self.heads), by_head(values, self.heads)
 
     def join(self, attended: Tensor) -> Tensor:
         """Project what was attended (B, H, N, D) back to tokens (B, N, d)."""
         out: Tensor = self.o(attended.transpose(1, 2).flatten(2))
         return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.heads, self.head_dim).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -144,7 +147,7 @@ class CrossAttention(nn.Module):
     def __init__(self, size: Size) -> None:
         """Make the layers, uninitialised but for torch's defaults."""
         super().__init__()
-        self.heads, self.head_dim = size.heads, size.head_dim
+        self.heads = size.heads
         self.q = nn.Linear(size.dim, size.dim)
         self.kv = nn.Linear(size.dim, 2 * size.dim)
         self.o = nn.Linear(size.dim, size.dim)
@@ -154,17 +157,14 @@ class CrossAttention(nn.Module):
     def text_kv(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, T, D) of embedded text (B, T, d); they are kept, so nothing else is."""
         keys, values = self.kv(text).chunk(2, -1)
-        return self._split(self.norm_k(keys)), self._split(values.contiguous())
+        return by_head(self.norm_k(keys), self.heads), by_head(values.contiguous(), self.heads)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from tokens (B, N, d) to the text."""
-        queries = self._split(self.norm_q(self.q(x)))
+        queries = by_head(self.norm_q(self.q(x)), self.heads)
         attended = F.scaled_dot_product_attention(queries, keys, values)
         out: Tensor = self.o(attended.transpose(1, 2).flatten(2))
         return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.heads, self.head_dim).transpose(1, 2)
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ff_bench.errors import UsageError
 from ff_bench.models.wan.member import LATENT_CHANNELS
 from ff_bench.models.wan.tensors import read_tensors, refuse_differences, renamed
 
@@ -152,7 +153,7 @@ class TaeHV:
             ends = [weights[f"stages.{stage}.grow.weight"].shape[1] for stage in range(len(GROWTH))]
             widths = (*ends, weights["exit.weight"].shape[1])
         except (KeyError, IndexError):
-            raise ValueError(f"{path} holds no TAEHV decoder: there is no tensor of its stages") from None
+            raise UsageError(f"{path} holds no TAEHV decoder: there is no tensor of its stages") from None
         for stage, growth in enumerate(GROWTH):
             # Where a file makes more frames than this model needs, the last ones count.
             name, rows = f"stages.{stage}.grow.weight", growth * widths[stage]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ff_bench.errors import UsageError
 from ff_bench.models.wan import embeddings
 from ff_bench.models.wan.files import ABSENT, library, locate
 from ff_bench.models.wan.tensors import read_tensors, refuse_differences, renamed
@@ -201,11 +202,11 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizers = library("tokenizers", purpose="prompts of this model need")
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise ValueError(f"the tokenizer in {folder} cannot be read: there is no tokenizer.json")
+        raise UsageError(f"the tokenizer in {folder} cannot be read: there is no tokenizer.json")
     try:
         words = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"the tokenizer {file} is damaged: {error}") from None
+        raise UsageError(f"the tokenizer {file} is damaged: {error}") from None
     words.no_padding()
     return words
 
@@ -250,7 +251,7 @@ def _config(transformers: Any, weights: dict[str, Tensor], path: Path) -> Any:
         hidden = weights["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"].shape[0]
         buckets, heads = weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"].shape
     except KeyError as error:
-        raise ValueError(f"{path} holds no UMT5 encoder: there is no tensor {error}") from None
+        raise UsageError(f"{path} holds no UMT5 encoder: there is no tensor {error}") from None
     layers = len({name.split(".")[2] for name in weights if name.startswith("encoder.block.")})
     return transformers.UMT5Config(
         vocab_size=vocabulary, d_model=width, d_kv=inner // heads, d_ff=hidden, num_layers=layers,

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ff_bench.errors import UsageError
 from ff_bench.models.wan.files import library
-from ff_bench.models.wan.member import LATENT_CHANNELS, SPATIAL_STRIDE
+from ff_bench.models.wan.member import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE
 from ff_bench.models.wan.tensors import read_tensors, refuse_differences, renamed
 from ff_bench.models.wan.vae_names import RESIDUALS, WIDTHS, original_names
-
-TEMPORAL_STRIDE = 4
 
 MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -32,6 +31,7 @@ STD = (
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
 """Standard deviation of each latent channel, of the same place."""
+
 
 @dataclass
 class VideoState:
@@ -236,9 +236,9 @@ def empty_network(weights: dict[str, Tensor], path: Path) -> Any:
         width = weights["encoder.conv_in.weight"].shape[0]
         channels = weights["post_quant_conv.weight"].shape[0]
     except KeyError as error:
-        raise ValueError(f"{path} holds no Wan2.1 VAE: there is no tensor {error}") from None
+        raise UsageError(f"{path} holds no Wan2.1 VAE: there is no tensor {error}") from None
     if channels != LATENT_CHANNELS:
-        raise ValueError(
+        raise UsageError(
             f"{path} holds a VAE of {channels} latent channels; the Wan2.1 VAE has {LATENT_CHANNELS}"
         )
     with torch.device("meta"):
@@ -255,7 +255,7 @@ def _check_statistics(path: Path) -> None:
     try:
         told = json.loads(config.read_text(encoding="utf-8"))
     except ValueError:
-        raise ValueError(f"{config} is damaged: it is no JSON") from None
+        raise UsageError(f"{config} is damaged: it is no JSON") from None
     for name, own in (("latents_mean", MEAN), ("latents_std", STD)):
         if name in told and tuple(told[name]) != own:
-            raise ValueError(f"{config} holds another {name} than the Wan2.1 VAE")
+            raise UsageError(f"{config} holds another {name} than the Wan2.1 VAE")

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ff_bench import models
-from ff_bench.files import checkpoint_sha256
 from ff_bench.errors import UsageError
+from ff_bench.files import checkpoint_sha256
 from ff_bench.models.facts import facts
 from ff_bench.models.mini import backbone, world
 from ff_bench.models.mini.prompt import MiniPrompt

@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Path:
     """An empty cache of the hub."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
@@ -91,6 +91,13 @@ def test_missing_in_the_hub(hub, file: str, command: str, has_repo: bool) -> Non
 def test_neither_path_nor_repository() -> None:
     with pytest.raises(FileNotFoundError, match="neither a path nor a repository"):
         files.locate(source(repo=""), what="weights")
+
+
+@pytest.mark.parametrize("repo", ["foo bar/x", "a/b/c", "-a/b", "a//b"])
+def test_what_can_be_no_repository_is_told(repo: str, hub) -> None:
+    with pytest.raises(UsageError, match=f"^repo={repo} is no repository of the hub: "):
+        files.locate(source(repo=repo), what="weights")
+    assert files.digest_of(source(repo=repo)) == files.ABSENT
 
 
 def test_fetching_is_forbidden_offline(hub, monkeypatch) -> None:
