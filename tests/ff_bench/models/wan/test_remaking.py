@@ -106,7 +106,7 @@ def by_hand(
     own: int,
     sees: bool,
 ) -> Tensor:
-    """Attend from all frames of the pass to the old sink and to the last `own` frames, at absolute positions."""
+    """Attend from all frames of the pass to the old sink and to the last `own` frames."""
     rope, frames = caches.shape.rope, queries.shape[2] // TOKENS
     grid = torch.meshgrid(
         torch.arange(first, first + frames),
