@@ -127,7 +127,7 @@ def build(tree: Mapping[str, Any], base: Mapping[str, Any]) -> RunConfig:
         facts=known,
         forced=known.native.protocol if policy.rule else {},
     )
-    check_budget(budget, known, sink=kept.sink, recent=kept.recent)
+    check_budget(budget, known, policy=policy.label, sink=kept.sink, recent=kept.recent)
     asked = known.default_prompts if tree["prompts"] is None else tree["prompts"]
     listed = prompts.load(asked, conf_dir() / "prompts", model=known)
     chosen = prompts.choose(listed, ids=checks.names("ids", tree["ids"]), limit=_limit(tree["limit"]))

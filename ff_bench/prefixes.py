@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ff_bench import runs, starts
 from ff_bench.config import RunConfig
+from ff_bench.errors import UsageError
 from ff_bench.models.base import Model
 from ff_bench.models.mini.prompt import MiniPrompt
 from ff_bench.prompts import PromptSpec
@@ -28,7 +29,13 @@ FILE = "latents.safetensors"
 def length(config: RunConfig, prompt: PromptSpec) -> int:
     """Return the latent frames of the prefix of a prompt, at most the video."""
     if prompt.start is not None:
-        return min(starts.latent_frames(prompt.start, config.facts), config.length.latent_frames)
+        given = starts.latent_frames(prompt.start, config.facts)
+        if given >= config.length.latent_frames:
+            raise UsageError(
+                f"length={config.length.asked} is {config.length.latent_frames} latent frames, the start of "
+                f"prompt '{prompt.id}' gives {given}: allowed is a longer video"
+            )
+        return given
     if config.protocol.prefix == "none":
         return 0
     return min(MiniPrompt.parse(prompt.text).prefix_frames(), config.length.latent_frames)

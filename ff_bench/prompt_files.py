@@ -156,7 +156,7 @@ def _switches(value: str, where: str, switch: object) -> tuple[tuple[float, str]
 
 def _switch(value: str, where: str, item: object) -> tuple[float, str]:
     if isinstance(item, list) and len(item) == 2 and isinstance(item[1], str) and item[1].strip():
-        return float(parse_seconds(f"prompts={value}: switch of {where}", item[0])), item[1].strip()
+        return float(parse_seconds(f"switch of {where} in prompts={value}", item[0])), item[1].strip()
     raise UsageError(
         f"prompts={value} is not allowed: switch of {where} holds {shown(item)}, allowed is a list of pairs "
         'of a time and a text such as [["20s", "what holds from then on"]]'

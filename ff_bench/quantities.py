@@ -140,8 +140,8 @@ def parse_slots(field: str, value: object, facts: ModelFacts, *, budget: Budget)
     return int(amount) * {"c": facts.chunk_tokens, "f": facts.frame_tokens, "": 1}[unit]
 
 
-def check_budget(budget: Budget, facts: ModelFacts, *, sink: int, recent: int) -> None:
-    """Refuse a budget that leaves no room for one latent frame beside sink and recent.
+def check_budget(budget: Budget, facts: ModelFacts, *, policy: str, sink: int, recent: int) -> None:
+    """Refuse a budget that leaves a policy no room for one latent frame beside sink and recent.
 
     Raises:
         UsageError: with the smallest budget that would do.
@@ -149,7 +149,7 @@ def check_budget(budget: Budget, facts: ModelFacts, *, sink: int, recent: int) -
     smallest = sink + recent + facts.frame_tokens
     if budget.tokens is not None and budget.tokens < smallest:
         raise UsageError(
-            f"budget={budget.asked} is {budget.tokens} tokens, allowed are at least {smallest}: "
+            f"budget={budget.asked} is {budget.tokens} tokens, policy={policy} needs at least {smallest}: "
             f"sink {sink} + recent {recent} + one latent frame of {facts.frame_tokens}"
         )
 

@@ -206,7 +206,7 @@ def model_of(network: WanNetwork, case: Case) -> Wan:
         steps=rule.steps, first_steps=None, shift=5.0, warp=True, clean_step=0.0, recache_frames=0,
         recache_sink=False, text_tokens=case.inputs.prompt.shape[1], native=Native(rule.variant, "full"),
         checkpoint=Checkpoint(NOWHERE, key=None, ema=False), text_encoder=NOWHERE, tokenizer=NOWHERE,
-        vae=NOWHERE, decoder="vae", preview=NOWHERE,
+        vae=NOWHERE, offload=False, decoder="vae", preview=NOWHERE,
     )  # fmt: skip
     return Wan(member, network, "recorded", embed=lambda prompts: case.inputs.prompt)
 

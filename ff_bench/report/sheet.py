@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from ff_bench.report.style import GREY, new_figure
 from ff_bench.report.videos import Shown, common_pair, of_line
 
 COLUMNS = 7
+TITLE_LETTERS = 150
 PAGE_WIDTH = 6.9
 """Inches: both columns of a paper."""
 _LEAST_GAP = 1.0  # seconds between two frames of a sheet
@@ -117,6 +119,6 @@ def _draw(rows: Sequence[tuple[str, np.ndarray]], seconds: np.ndarray, prefix: f
         is_prefix = second < prefix
         note = f"{second:.1f} s" + (" (prefix)" if is_prefix else "")
         panel.set_title(note, loc="center", fontsize=6.5, color=GREY if is_prefix else "black", pad=2)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=7)
+    figure.suptitle(shorten(title, TITLE_LETTERS, placeholder=" …"), x=0.01, ha="left", fontsize=7)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, hspace=0, wspace=0)  # type: ignore[union-attr, call-arg]
     return figure

@@ -124,10 +124,10 @@ def test_slots(value: object, tokens: int) -> None:
 
 
 def test_the_smallest_budget_is_sink_recent_and_one_frame() -> None:
-    check_budget(Budget("256", 256), MINI, sink=0, recent=192)
-    check_budget(FULL, MINI, sink=10**9, recent=0)
+    check_budget(Budget("256", 256), MINI, policy="h2o", sink=0, recent=192)
+    check_budget(FULL, MINI, policy="h2o", sink=10**9, recent=0)
     with pytest.raises(UsageError, match="at least 256"):
-        check_budget(Budget("255", 255), MINI, sink=0, recent=192)
+        check_budget(Budget("255", 255), MINI, policy="h2o", sink=0, recent=192)
 
 
 @given(st.text(max_size=12))

@@ -60,7 +60,6 @@ class Wan(Model):
         embed: Embed | None = None,
         vae: WanVAE | None = None,
         preview: TaeHV | None = None,
-        offload: bool = False,
     ) -> None:
         """Wrap a network; what is not given is loaded from the member's files when it is first used.
 
@@ -71,7 +70,6 @@ class Wan(Model):
             embed: encodes prompts.
             vae: encodes and decodes pictures.
             preview: decodes pictures where the member says `taehv`.
-            offload: keep the VAE on the CPU while it does not decode: 0.25 GB and a copy per chunk.
         """
         self.member, self.network, self.checkpoint = member, network.eval().requires_grad_(False), checkpoint
         self.facts = facts.of_member(member)
@@ -90,7 +88,7 @@ class Wan(Model):
         self.latent_shape = member.latent_shape
         self.dtype = network.dtype
         self.recache_frames, self.recache_sink = member.recache_frames, member.recache_sink
-        self._embed, self._vae, self._preview, self._offload = embed, vae, preview, offload
+        self._embed, self._vae, self._preview = embed, vae, preview
 
     @property
     def device(self) -> torch.device:
@@ -165,7 +163,7 @@ class Wan(Model):
             return self._loaded_preview().decoder()
         vae = self._loaded_vae()
         decode = vae.decoder()
-        return Offloaded(vae, decode, self.device) if self._offload else decode
+        return Offloaded(vae, decode, self.device) if self.member.offload else decode
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """See `Model.encode_frames`; the first picture becomes one latent frame, then four by four.
@@ -179,7 +177,7 @@ class Wan(Model):
                 f"{self.member.width} x {self.member.height}"
             )
         vae = self._loaded_vae()
-        if not self._offload:
+        if not self.member.offload:
             return vae.encode(frames)
         latents = vae.to(self.device).encode(frames)
         vae.to("cpu")
@@ -187,7 +185,7 @@ class Wan(Model):
 
     def _loaded_vae(self) -> WanVAE:
         if self._vae is None:
-            home = "cpu" if self._offload else self.device
+            home = "cpu" if self.member.offload else self.device
             self._vae = load_vae(self.member, device=home, dtype=self.dtype)
         return self._vae
 
@@ -231,14 +229,13 @@ def rope_of(head_dim: int) -> Rope:
     )
 
 
-def load(member: Member, *, device: torch.device | str, dtype: torch.dtype, offload: bool = False) -> Wan:
+def load(member: Member, *, device: torch.device | str, dtype: torch.dtype) -> Wan:
     """Load a member's transformer; prompts and pictures load their weights when they come.
 
     Args:
         member: sizes, steps and files.
         device: where to.
         dtype: number format of weights and cache.
-        offload: keep the VAE on the CPU while it does not decode.
 
     Raises:
         FileNotFoundError: where weights are missing; the sentence says how to get them.
@@ -254,7 +251,7 @@ def load(member: Member, *, device: torch.device | str, dtype: torch.dtype, offl
     if network.device.type == "cuda":
         fuse(network)
     checkpoint = joined([digest(file) for file in (path, added) if file is not None])
-    return Wan(member, network, checkpoint, offload=offload)
+    return Wan(member, network, checkpoint)
 
 
 @lru_cache

@@ -19,7 +19,7 @@ FIELDS = (
     "name", "architecture", "layers", "heads", "head_dim", "height", "width", "fps", "chunk_frames",
     "first_chunk_frames", "window_frames", "passes", "steps", "first_steps", "shift", "warp", "clean_step",
     "recache_frames", "recache_sink", "text_tokens", "native", "weights", "text_encoder", "tokenizer", "vae",
-    "decoder", "preview",
+    "offload", "decoder", "preview",
 )  # fmt: skip
 WHOLE = {
     "layers": (1, 256), "heads": (1, 256), "head_dim": (8, 512), "fps": (1, 240), "chunk_frames": (1, 256),
@@ -31,7 +31,7 @@ CHECKPOINT = (*SOURCE, "key", "ema", "lora")
 NATIVE = ("rule", "policy", "fields", "budget", "protocol")
 NOT_FRAMES = (
     "name", "native", "checkpoint", "text_encoder", "tokenizer", "vae", "preview", "fps",
-    "layers", "heads", "head_dim",
+    "layers", "heads", "head_dim", "offload",
 )  # fmt: skip
 """Attributes of a member that change no frame, or that the digests of its files stand for."""
 TOP_STEP = 1000.0
@@ -67,6 +67,7 @@ def read(fields: Mapping[str, Any]) -> Member:
         native=_native(fields["native"]), checkpoint=_checkpoint(fields["weights"]),
         text_encoder=_source("text_encoder", fields["text_encoder"]),
         tokenizer=_source("tokenizer", fields["tokenizer"]), vae=_source("vae", fields["vae"]),
+        offload=checks.flag("model.offload", fields["offload"]),
         decoder=checks.choice("model.decoder", fields["decoder"], ("vae", "taehv")),
         preview=_source("preview", fields["preview"]),
     )  # fmt: skip

@@ -238,7 +238,7 @@ class CountingVae:
 
 
 def with_vae(vae: Any, *, offload: bool) -> Wan:
-    return Wan(tiny_member(), tiny_network(), "tiny", embed=embed, vae=vae, offload=offload)
+    return Wan(tiny_member(offload=offload), tiny_network(), "tiny", embed=embed, vae=vae)
 
 
 def test_a_vae_that_is_offloaded_comes_for_its_work_alone() -> None:

@@ -39,7 +39,7 @@ def member(tmp_path) -> Member:
         shift=5.0, warp=True, clean_step=0.0, recache_frames=0, recache_sink=False, text_tokens=TOKENS,
         native=Native("full", "full"), checkpoint=Checkpoint(nowhere, None, ema=True),
         text_encoder=replace(nowhere, path=str(encoder)), tokenizer=replace(nowhere, path=str(words)),
-        vae=nowhere, decoder="vae", preview=nowhere,
+        vae=nowhere, offload=False, decoder="vae", preview=nowhere,
     )  # fmt: skip
 
 

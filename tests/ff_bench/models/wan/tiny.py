@@ -37,7 +37,8 @@ def tiny_member(**changes: Any) -> Member:
         "recache_sink": False, "text_tokens": TEXT_TOKENS, "native": Native("all", "full"),
         "checkpoint": Checkpoint(tiny_source(), key=None, ema=True),
         "text_encoder": tiny_source(name="text"), "tokenizer": tiny_source(name="words"),
-        "vae": tiny_source(name="vae"), "decoder": "vae", "preview": tiny_source(name="preview"),
+        "vae": tiny_source(name="vae"), "offload": False, "decoder": "vae",
+        "preview": tiny_source(name="preview"),
     }  # fmt: skip
     return Member(**{**fields, **changes})
 
