@@ -102,7 +102,7 @@ def run(words: Sequence[str]) -> int:
         from ff_bench import plan
 
         print(plan.describe(plan.make(configs)))
-        for sentence in remarks(configs):
+        for sentence in [*remarks(configs), *_left_out(sweep)]:
             print(f"note: {sentence}")
         return 0
     return _execute(sweep)
@@ -120,7 +120,7 @@ def _execute(sweep: Sweep) -> int:
     if outcome.summary:
         print(outcome.summary)
         print()
-    for sentence in remarks(job.config for job in sweep.jobs):
+    for sentence in [*remarks(job.config for job in sweep.jobs), *_left_out(sweep)]:
         print(f"note: {sentence}")
     if outcome.report is not None:
         print(f"report  {outcome.report}")
@@ -132,12 +132,17 @@ def _execute(sweep: Sweep) -> int:
     return 1 if outcome.failures else 0
 
 
+def _left_out(sweep: Sweep) -> list[str]:
+    return [f"left out: {sentence}" for sentence in sweep.left_out]
+
+
 def _last_line(sweep: Sweep, outcome: pipeline.Outcome) -> dict[str, object]:
     return {
         "jobs": len(sweep.jobs),
         "videos": int(outcome.rows["video_id"].nunique()),
         "rows": len(outcome.rows),
         "failed": len(outcome.failures),
+        "left_out": len(sweep.left_out),
         "report": str(outcome.report) if outcome.report else None,
         "tables": [str(path) for path in outcome.tables],
     }

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ff_bench import traits
 from ff_bench.config import RunConfig, build, conf_dir
-from ff_bench.errors import UsageError
+from ff_bench.errors import TooSmall, UsageError
 from ff_bench.explain import explain, refuse_odd_choices
 
 CONFIG = "config"
@@ -70,11 +70,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of a command line, and the launcher that was asked to run them."""
+    """The jobs of a command line, and the launcher that was asked to run them.
+
+    Attributes:
+        jobs: what runs.
+        launcher: Hydra's choice.
+        is_multirun: whether the command line is a sweep.
+        left_out: a sentence for each job that a sweep leaves out, as its policy cannot run in its budget.
+    """
 
     jobs: tuple[Job, ...]
     launcher: str
     is_multirun: bool
+    left_out: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -141,8 +149,18 @@ def expand(words: Sequence[str], *, multirun: bool, config_dir: str | None = Non
         extra = [override for override in _parse(hydra, params) if override.get_key_element() not in given]
         bases: dict[tuple[str, ...], dict[str, Any]] = {}
         batches = BasicSweeper.split_arguments([*extra, *overrides], None)[0]
-        jobs = tuple(_job(hydra, batch, bases) for batch in batches)
-        return Sweep(jobs, str(master.hydra.runtime.choices.get("hydra/launcher", "basic")), True)
+        jobs, left_out = [], {}
+        for batch in batches:
+            try:
+                jobs.append(_job(hydra, batch, bases))
+            except TooSmall as error:
+                left_out[str(error)] = error
+        possible = {job.config.budget.asked for job in jobs}
+        for refusal in left_out.values():
+            if refusal.budget not in possible:  # too small for every policy: no matter of one of them
+                raise refusal
+        launcher = str(master.hydra.runtime.choices.get("hydra/launcher", "basic"))
+        return Sweep(tuple(jobs), launcher, True, tuple(left_out))
 
 
 def overrides_of(settings: Mapping[str, object]) -> list[str]:

@@ -18,6 +18,20 @@ class UsageError(ValueError):
         super().__init__(" ".join(sentence.split()))
 
 
+class TooSmall(UsageError):
+    """A budget in which one policy cannot run; a sweep where others can leaves that job out and says so."""
+
+    def __init__(self, sentence: str, budget: str) -> None:
+        """Keep what was asked.
+
+        Args:
+            sentence: for the user.
+            budget: as the user wrote it.
+        """
+        super().__init__(sentence)
+        self.budget = budget
+
+
 class Skipped(RuntimeError):
     """A policy cannot run on a model; the video becomes a row `skipped` with this reason."""
 

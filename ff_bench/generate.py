@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import policies
@@ -207,7 +207,7 @@ def _write(
     runs.prepare(folder)
     if "record" in config.save and latents is not None:
         with runs.temporary(folder / runs.LATENTS) as part:
-            save_file({"latents": latents.contiguous()}, part)
+            part.write_bytes(save({"latents": latents.contiguous()}))  # save_file hides it from others
     elif "record" in config.save:
         with runs.temporary(folder / runs.RECORD) as part:
             video.write_record(part, frames, config.facts.fps)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ff_bench import runs, starts
@@ -69,7 +69,7 @@ def latents(model: Model, config: RunConfig, group: Sequence[VideoSpec], frames:
             for folder, one in zip(folders, made, strict=True):
                 if not (folder / FILE).is_file():
                     with runs.temporary(folder / FILE) as part:
-                        save_file({"latents": one.contiguous()}, part)
+                        part.write_bytes(save({"latents": one.contiguous()}))
     return torch.stack([load_file(folder / FILE)["latents"] for folder in folders])
 
 

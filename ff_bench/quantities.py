@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ff_bench.errors import UsageError, nearest, out_of_range, shown
+from ff_bench.errors import TooSmall, UsageError, nearest, out_of_range, shown
 from ff_bench.models.facts import ModelFacts
 
 BUDGET_WORDS = (
@@ -144,13 +144,14 @@ def check_budget(budget: Budget, facts: ModelFacts, *, policy: str, sink: int, r
     """Refuse a budget that leaves a policy no room for one latent frame beside sink and recent.
 
     Raises:
-        UsageError: with the smallest budget that would do.
+        TooSmall: with the smallest budget that would do.
     """
     smallest = sink + recent + facts.frame_tokens
     if budget.tokens is not None and budget.tokens < smallest:
-        raise UsageError(
+        raise TooSmall(
             f"budget={budget.asked} is {budget.tokens} tokens, policy={policy} needs at least {smallest}: "
-            f"sink {sink} + recent {recent} + one latent frame of {facts.frame_tokens}"
+            f"sink {sink} + recent {recent} + one latent frame of {facts.frame_tokens}",
+            budget.asked,
         )
 
 

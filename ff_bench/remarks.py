@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ff_bench.config import RunConfig
 from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.plan import size
 from ff_bench.quantities import ELEMENT_BYTES
 
 
@@ -49,9 +50,9 @@ def _beyond(config: RunConfig) -> str:
     frames = held // facts.frame_tokens
     if facts.prompt_sets or config.policy.rule or frames <= facts.window_frames:
         return ""
-    size = facts.kv_bytes(held, element_bytes=ELEMENT_BYTES[config.dtype]) / 2**30
+    kept = size(facts.kv_bytes(held, element_bytes=ELEMENT_BYTES[config.dtype]))
     return (
-        f"budget={config.budget.asked} of {length.asked} is {frames} latent frames, {size:.0f} GiB of keys "
+        f"budget={config.budget.asked} of {length.asked} is {frames} latent frames, {kept} of keys "
         f"and values a video; {config.model.name} was trained on {facts.window_frames}"
     )
 

@@ -13,8 +13,10 @@ import argparse
 import dataclasses
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -28,6 +30,8 @@ from ff_bench.models.wan.backbone import Wan
 from ff_bench.models.wan.fused import fuse
 from ff_bench.models.wan.member import Member
 from ff_bench.models.wan.network import Size, WanNetwork
+from ff_bench.models.wan.synthesis import true_sizes, write_vae
+from ff_bench.models.wan.vae import WanVAE
 from ff_bench.rollout import Chunk, Take, rollout
 from policies.attention import attend
 from policies.base import Budget, Protocol
@@ -103,7 +107,7 @@ def run(
 
 
 def parts_of(model: Wan, tokens: int) -> dict[str, float]:
-    """Return the milliseconds of the kernels of one chunk by part, from the profiler."""
+    """Return the milliseconds of one chunk by part, from the profiler, and of its decoding."""
     from torch.profiler import ProfilerActivity, profile
 
     shape = model.shape
@@ -117,16 +121,33 @@ def parts_of(model: Wan, tokens: int) -> dict[str, float]:
     for _ in range(fill + 2):
         next(chunks)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        wall = next(chunks).seconds * 1e3
+        chunk = next(chunks)
     found = dict.fromkeys([*GROUPS, "elementwise"], 0.0)
     for event in seen.key_averages():
         name = event.key.lower()
-        part = next(
-            (part for part, marks in GROUPS.items() if any(mark in name for mark in marks)), "elementwise"
-        )
+        marked = (part for part, marks in GROUPS.items() if any(mark in name for mark in marks))
+        part = "elementwise" if name.startswith("triton_") else next(marked, "elementwise")
         found[part] += event.self_device_time_total / 1e3
-    found["idle"] = wall - sum(found.values())
+    found["policy"] = chunk.policy_seconds * 1e3
+    found["elementwise"] -= found["policy"]
+    found["idle"] = chunk.seconds * 1e3 - sum(found.values())
+    found["vae"] = decode_ms(model)
     return {part: round(value, 2) for part, value in found.items()}
+
+
+def decode_ms(model: Wan) -> float:
+    """Return the milliseconds of decoding one chunk by a VAE of random weights at its true size."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_vae(Path(folder, "vae.pth"), true_sizes(model.member).vae)
+        vae = WanVAE.load(Path(folder, "vae.pth"), model.device, model.dtype)
+    decode = vae.decoder()
+    latents = torch.randn(1, model.shape.chunk_frames, *model.latent_shape, device=model.device)
+    seconds = []
+    for _ in range(4):  # the first chunks begin the video and warm up
+        begin = time.perf_counter()
+        decode(latents.to(model.dtype)).cpu()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[2:]) * 1e3
 
 
 def milliseconds(call: Callable[[], object], *, repeats: int = 20) -> float:

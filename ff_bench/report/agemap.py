@@ -71,7 +71,7 @@ def _draw(maps: list[tuple[Line, np.ndarray, int]]) -> Figure:
         # What is held after chunk c is what chunk c + 1 attends to.
         extent = (0.5, len(kept) + 0.5, -0.5, len(kept) - 0.5)
         image = panel.imshow(kept.T, extent=extent, vmin=0, vmax=1, **_LOOK)
-        panel.set_title(name_text(line), fontsize=6.5)
+        panel.set_title(name_text(line).replace(" (", "\n("), fontsize=6.5)
         panel.grid(visible=False)
         if prefix:
             panel.axvline(prefix - 0.5, color="#D55E00", linewidth=0.7, linestyle=":")

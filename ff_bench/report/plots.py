@@ -11,7 +11,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ff_bench import metrics
+from ff_bench import metrics, traits
 from ff_bench.metrics.base import WHOLE
 from ff_bench.models.facts import find
 from ff_bench.report.comparison import Line, Table, name_text
@@ -54,13 +54,22 @@ def over_time(table: Table, metric: str) -> Figure | None:
 
 
 def budgets_of(table: Table) -> list[int | None]:
-    """Return the budgets of a table in ascending order, without the full cache."""
-    return [*sorted({line.budget_tokens for line in table.lines if line.budget_tokens is not None})]
+    """Return the budgets of a table in ascending order, without the full cache.
+
+    That of a released context rule counts only where no policy was given a budget.
+    """
+    bound = [line for line in table.lines if line.budget_tokens is not None]
+    asked = [line for line in bound if line.policy != traits.NATIVE] or bound
+    return [*sorted({line.budget_tokens for line in asked if line.budget_tokens is not None})]
 
 
 def lines_at(table: Table, budget: int | None) -> list[Line]:
-    """Return the lines under one budget, after those of the full cache."""
-    return [line for line in table.lines if line.budget_tokens in (None, budget)]
+    """Return the lines under one budget, with those of the full cache and of the released context rule."""
+    return [
+        line
+        for line in table.lines
+        if line.budget_tokens in (None, budget) or line.policy == traits.NATIVE
+    ]
 
 
 def rows_of(rows: pd.DataFrame, line: Line) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ff_bench.report.style import GREY, new_figure
 from ff_bench.report.videos import Shown, common_pair, of_line
 
 COLUMNS = 7
-TITLE_LETTERS = 150
+TITLE_LETTERS = 110
 PAGE_WIDTH = 6.9
 """Inches: both columns of a paper."""
 _LEAST_GAP = 1.0  # seconds between two frames of a sheet
@@ -41,8 +41,9 @@ def contact_sheet(table: Table, shown: Mapping[str, Shown]) -> Figure | None:
     rows = [(name, video.frames()[times]) for name, video in strips]
     if any(video.starts_true for _, video in strips):
         rows.insert(0, ("truth", _truth(example, total)[times]))
-    budget = f"budget {lines[-1].budget}" if budgets else "full cache"
-    title = f"{example.prompt}, seed {example.seed}\n{budget}" + (
+    asked = next((line.budget for line in lines if budgets and line.budget_tokens == budgets[0]), "")
+    budget = f"budget {asked}" if asked else "full cache"
+    title = f"{shorten(example.prompt, TITLE_LETTERS, placeholder=' …')}, seed {example.seed}\n{budget}" + (
         "; one place at every return" if same_place else ""
     )
     return _draw(rows, times / example.manifest.fps, example.prefix_frames / example.manifest.fps, title)
@@ -119,6 +120,6 @@ def _draw(rows: Sequence[tuple[str, np.ndarray]], seconds: np.ndarray, prefix: f
         is_prefix = second < prefix
         note = f"{second:.1f} s" + (" (prefix)" if is_prefix else "")
         panel.set_title(note, loc="center", fontsize=6.5, color=GREY if is_prefix else "black", pad=2)
-    figure.suptitle(shorten(title, TITLE_LETTERS, placeholder=" …"), x=0.01, ha="left", fontsize=7)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=7)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, hspace=0, wspace=0)  # type: ignore[union-attr, call-arg]
     return figure

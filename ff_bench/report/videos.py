@@ -25,8 +25,10 @@ class Shown:
 
     @property
     def prompt(self) -> str:
-        """Prompt text."""
-        return str(self.manifest.identity["prompt"])
+        """Prompt text, with the times at which it changes."""
+        identity = self.manifest.identity
+        later = [f"from {seconds:g} s: {text}" for seconds, text in identity.get("switches", [])]
+        return " · ".join([str(identity["prompt"]), *later])
 
     @property
     def seed(self) -> int:

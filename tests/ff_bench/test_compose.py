@@ -91,3 +91,15 @@ def test_hydra_state_of_the_caller_is_put_back() -> None:
         assert hydra_compose("config").budget == "8k"
     compose(["policy=h2o"])
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_a_sweep_leaves_out_what_a_budget_is_too_small_for() -> None:
+    words = ["model=self_forcing", "policy=sliding_window,attention_sink,h2o", "budget=6f", "length=10s"]
+    sweep = expand(words, multirun=True)
+    assert [job.config.policy.label for job in sweep.jobs] == ["sliding_window", "h2o"]
+    assert len(sweep.left_out) == 1
+    told = "budget=6f is 9360 tokens, policy=attention_sink needs at least 10920"
+    assert sweep.left_out[0].startswith(told)
+    for wrong in (["policy=attention_sink", *words[:1], *words[2:]], [*words[:2], "budget=1f"]):
+        with pytest.raises(UsageError, match="needs at least"):
+            expand(wrong, multirun=len(wrong) == 3)

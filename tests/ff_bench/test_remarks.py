@@ -25,7 +25,7 @@ def test_more_than_the_training_window_of_a_model_of_text_is_told(bare: None) ->
     words = ["model=self_forcing", "limit=null"]
     told = _remarks(*words, "policy=full", "length=30s")
     assert len(told) == 1
-    assert "budget=full of 30s is 123 latent frames, 33 GiB" in told[0]
+    assert "budget=full of 30s is 123 latent frames, 32.9 GiB" in told[0]
     assert "self_forcing was trained on 21" in told[0]
     assert _remarks(*words, "policy=h2o", "budget=21f") == []
     assert "is 22 latent frames" in _remarks(*words, "policy=h2o", "budget=22f")[0]
