@@ -186,7 +186,8 @@ class Segment:
 class Policy:
     """Base of all policies; a policy is a dataclass whose fields are its hyper-parameters.
 
-    Override ``score``; where needed ``observe`` (note a pass), ``plan`` (sizes) and ``fold`` (merge).
+    Override ``score``; where needed ``begin`` (prepare), ``observe`` (note a pass), ``plan`` (sizes) and
+    ``fold`` (merge).
     """
 
     name: ClassVar[str]
@@ -204,6 +205,7 @@ class Policy:
     seeds: tuple[int, ...]
     device: torch.device
 
+    @final
     def start(
         self,
         shape: Shape,
@@ -229,6 +231,14 @@ class Policy:
         self.shape, self.budget, self.protocol = shape, budget, protocol
         self.seeds = (seed,) if isinstance(seed, int) else tuple(seed)
         self.device = torch.device(device)
+        self.begin()
+
+    def begin(self) -> None:
+        """Prepare what one rollout needs, and check fields against the model; default: nothing.
+
+        Raises:
+            ValueError: If a field does not fit the model or the budget.
+        """
 
     def plan(self, caches: Sequence[LayerCache]) -> Tensor | None:
         """Return slots per (layer, head), an int tensor on the CPU, or None for the budget everywhere."""

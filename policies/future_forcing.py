@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policies import history, merging
 from policies.attention import group_mass, products
-from policies.base import Budget, Pass, Policy, Protocol, Shape
+from policies.base import Pass, Policy, Shape
 from policies.cache import LayerCache
 from policies.proxy import Ahead, future_queries, note_queries
 from policies.selection import rest
@@ -67,17 +67,8 @@ class FutureForcing(Policy):
             if getattr(self, field) < 1:
                 raise ValueError(f"policy.{field} is {getattr(self, field)}; allowed: 1 or more")
 
-    def start(
-        self,
-        shape: Shape,
-        budget: Budget,
-        protocol: Protocol,
-        *,
-        seed: int | Sequence[int],
-        device: torch.device | str,
-    ) -> None:
+    def begin(self) -> None:
         """Begin a rollout; angles are shared by its layers."""
-        super().start(shape, budget, protocol, seed=seed, device=device)
         self._ahead = Ahead()
 
     def held_nbytes(self, shape: Shape, batch: int) -> int:

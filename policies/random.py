@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from policies.base import Budget, Pass, Policy, Protocol, Shape
+from policies.base import Pass, Policy
 from policies.cache import LayerCache
 
 _MIX = (-4658895280553007687, -7723592293110705685)  # splitmix64 multipliers as signed 64-bit integers
@@ -29,17 +28,8 @@ class Random(Policy):
     name: ClassVar[str] = "random"
     source: ClassVar[str] = "reservoir sampling with fixed priorities"
 
-    def start(
-        self,
-        shape: Shape,
-        budget: Budget,
-        protocol: Protocol,
-        *,
-        seed: int | Sequence[int],
-        device: torch.device | str,
-    ) -> None:
+    def begin(self) -> None:
         """Put one number per seed on the device, so that nothing is sent there later."""
-        super().start(shape, budget, protocol, seed=seed, device=device)
         numbers = [_wrap(seed * _STRIDES[0]) for seed in self.seeds]
         self._videos = torch.tensor(numbers, device=self.device)[:, None, None]  # (B or 1, 1, 1)
 

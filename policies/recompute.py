@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from policies.base import Budget, Pass, Policy, Protocol, Shape
+from policies.base import Pass, Policy
 from policies.cache import LayerCache
 from policies.positional import newest
 
@@ -41,25 +40,17 @@ class Recompute(Policy):
         if self.frames < 1:
             raise ValueError(f"policy.frames is {self.frames}; allowed: 1 or more latent frames")
 
-    def start(
-        self,
-        shape: Shape,
-        budget: Budget,
-        protocol: Protocol,
-        *,
-        seed: int | Sequence[int],
-        device: torch.device | str,
-    ) -> None:
+    def begin(self) -> None:
         """Check that the context fits the budget.
 
         Raises:
             ValueError: If it does not.
         """
-        super().start(shape, budget, protocol, seed=seed, device=device)
-        if budget.tokens is not None and self.frames * shape.frame_tokens > budget.tokens:
+        tokens, frame_tokens = self.budget.tokens, self.shape.frame_tokens
+        if tokens is not None and self.frames * frame_tokens > tokens:
             raise ValueError(
-                f"policy.frames is {self.frames} latent frames of {shape.frame_tokens} tokens; "
-                f"allowed: up to the budget of {budget.tokens} tokens"
+                f"policy.frames is {self.frames} latent frames of {frame_tokens} tokens; "
+                f"allowed: up to the budget of {tokens} tokens"
             )
 
     @property
