@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policies import kernels, merging
-from policies.attention import mass
+from policies.attention import attend, mass
 from policies.rope import Rope
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
@@ -164,3 +164,18 @@ def test_nearest(parts: int) -> None:
     similarity = source @ target.mT
     torch.testing.assert_close(best, similarity.amax(-1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(similarity.gather(2, which[..., None])[..., 0], best, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device: cuDNN's kernel")
+@pytest.mark.parametrize("dim", [64, 128])
+def test_the_log_sum_that_attention_gives_is_that_of_the_softmax(dim: int) -> None:
+    queries, keys, values = (
+        rows(2, 3, n, dim, dtype=HALF, seed=seed) for seed, n in enumerate((96, 300, 300))
+    )
+    out, log_sum = attend(queries, keys, values, with_log_sum=True)
+    logits = queries.float() @ keys.float().mT * dim**-0.5
+    assert log_sum is not None
+    torch.testing.assert_close(log_sum, logits.logsumexp(-1), atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(out.float(), logits.softmax(-1) @ values.float(), atol=2e-2, rtol=2e-2)
+    given = mass(queries, keys, context=300, log_sum=log_sum)
+    torch.testing.assert_close(given, logits.softmax(-1).sum(2), atol=2e-2, rtol=2e-2)
