@@ -12,6 +12,7 @@ import policies
 from ff_bench import records, runs, score, workers
 from ff_bench.config import RunConfig, texts
 from ff_bench.errors import UsageError
+from ff_bench.prompts import PromptSpec
 from ff_bench.runs import VideoSpec
 from ff_bench.workers import Batch
 
@@ -172,10 +173,29 @@ def _generate(configs: Sequence[RunConfig], progress: Progress) -> list[str]:
     if not work:
         return []
     progress.start("generate", sum(len(batch) * batch[0].config.length.latent_frames for batch in work))
+    _prepare(work)
     processes = min(max(config.workers for config in configs), len(work))
     if processes == 1:
         return [sentence for batch in work for sentence in workers.generate_batch(batch, progress.advance)]
     return workers.generate_side_by_side(work, processes, progress.advance)
+
+
+def _prepare(work: Sequence[Batch]) -> None:
+    """Let every model of a run see all of its prompts before the first video: text encoders are large."""
+    import torch
+
+    from ff_bench import models
+
+    prompts: dict[tuple[str, str, str], list[PromptSpec]] = {}
+    first: dict[tuple[str, str, str], RunConfig] = {}
+    for batch in work:
+        config = batch[0].config
+        key = (repr(config.model), config.device, config.dtype)
+        first.setdefault(key, config)
+        prompts.setdefault(key, []).extend(spec.prompt for spec in batch)
+    for key, config in first.items():
+        dtype = getattr(torch, config.dtype)
+        models.prepare(config.model, texts(prompts[key]), device=config.device, dtype=dtype)
 
 
 def _different(work: Iterator[Batch]) -> list[Batch]:

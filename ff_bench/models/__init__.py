@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 
 LOADERS = {"mini": "ff_bench.models.mini.backbone", "wan": "ff_bench.models.wan.backbone"}
 """Module of each architecture that has `load`; imported where a model is loaded."""
+
+
+def prepare(
+    config: ModelConfig, prompts: Sequence[str], *, device: torch.device | str, dtype: torch.dtype
+) -> None:
+    """Do once, before the first video of a run, what an architecture has to do for its prompts, if anything.
+
+    Args:
+        config: the model as configured.
+        prompts: texts of the run.
+        device: where to.
+        dtype: number format of weights and cache.
+
+    Raises:
+        FileNotFoundError: where files are missing.
+        UsageError: where they do not fit.
+    """
+    if config.architecture not in LOADERS:
+        return
+    module: Any = importlib.import_module(LOADERS[config.architecture])
+    if hasattr(module, "prepare"):
+        module.prepare(config.fields, prompts, device=device, dtype=dtype)
 
 
 def load(config: ModelConfig, *, device: torch.device | str, dtype: torch.dtype) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ff_bench
-from ff_bench import cli, records, runs, workers
+from ff_bench import cli, models, records, runs, workers
 from ff_bench.compose import compose
 from tests.conftest import FakeGenerate
 
@@ -36,6 +36,17 @@ def test_one_run_ends_with_rows_tables_and_a_json_line(
     assert not [
         path for path in Path().rglob("*") if path.name in (".hydra", "outputs", "multirun", "multirun.yaml")
     ]
+
+
+def test_a_model_sees_all_prompts_of_a_sweep_before_the_first_video(
+    fake: FakeGenerate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(models, "prepare", lambda _, prompts, **__: seen.append((len(prompts), len(fake.made))))
+    words = ["policy=h2o,random", "length=1s", "metrics=[cost]", "budget=256", "limit=3"]
+    assert cli.main(["-m", *words]) == 0
+    assert seen == [(3, 0)]
+    assert len(fake.made) == 6
 
 
 def test_the_same_command_makes_nothing_twice(fake: FakeGenerate) -> None:

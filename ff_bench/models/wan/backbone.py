@@ -229,6 +229,26 @@ def rope_of(head_dim: int) -> Rope:
     )
 
 
+def prepare(
+    member: Member, prompts: Sequence[str], *, device: torch.device | str, dtype: torch.dtype
+) -> None:
+    """Encode the prompts of a whole run before its first video; the text encoder is loaded once and freed.
+
+    Args:
+        member: sizes, steps and files.
+        prompts: texts of the run.
+        device: where the encoder runs.
+        dtype: number format of the embeddings.
+
+    Raises:
+        FileNotFoundError: where a prompt is new and a file is missing; the sentence says how to get it.
+        UsageError: where a file is damaged or something else.
+    """
+    from ff_bench.models.wan.text import remember
+
+    remember(prompts, member, device=device, dtype=dtype)
+
+
 def load(member: Member, *, device: torch.device | str, dtype: torch.dtype) -> Wan:
     """Load a member's transformer; prompts and pictures load their weights when they come.
 

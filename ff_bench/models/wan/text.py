@@ -150,6 +150,31 @@ def encode_prompts(
     return result
 
 
+def remember(
+    prompts: Sequence[str], member: Member, *, device: torch.device | str, dtype: torch.dtype
+) -> int:
+    """Encode to disk the prompts that were never encoded, with the encoder loaded once for all of them.
+
+    Args:
+        prompts: texts of a whole run.
+        member: says where encoder and tokenizer are, and the number of tokens.
+        device: where the encoder runs; it is freed again.
+        dtype: number format of the encoder and the result.
+
+    Returns:
+        How many were encoded.
+
+    Raises:
+        FileNotFoundError: where a prompt is new and the encoder or its tokenizer is missing.
+        UsageError: where a library is missing, or weights are damaged or not those of this encoder.
+    """
+    if not embeddings.missing(prompts, member, dtype=_name(dtype)):
+        return 0
+    with embeddings.alone():
+        fresh = embeddings.missing(dict.fromkeys(prompts), member, dtype=_name(dtype))
+        return len(_encode_fresh(fresh, member, device=device, dtype=dtype)) if fresh else 0
+
+
 def _remembered(prompts: Sequence[str], member: Member, dtype: torch.dtype) -> dict[str, Tensor]:
     """Read the rows of the prompts that were encoded before."""
     encoder, known = embeddings.encoder_sha256(member), {}

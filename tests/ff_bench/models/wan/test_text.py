@@ -140,6 +140,18 @@ def test_a_remembered_prompt_needs_no_encoder(member, cache, monkeypatch, dtype:
         encode(member, "an owl", dtype=dtype)
 
 
+def test_a_run_loads_the_encoder_once(member, monkeypatch) -> None:
+    loaded = []
+    load = text.TextEncoder.load
+    monkeypatch.setattr(text.TextEncoder, "load", lambda *a, **k: loaded.append(1) or load(*a, **k))
+    options = {"device": "cpu", "dtype": torch.float32}
+    assert text.remember(["a fox", "a hare", "a fox"], member, **options) == 2
+    assert text.remember(["a fox", "a hare"], member, **options) == 0
+    encode(member, "a hare")
+    assert text.remember(["a fox", "an owl"], member, **options) == 1
+    assert len(loaded) == 2
+
+
 def test_every_number_format_and_encoder_is_remembered_apart(member, cache, tmp_path) -> None:
     exact, rounded = encode(member, "a fox"), encode(member, "a fox", dtype=torch.bfloat16)
     assert rounded.dtype == torch.bfloat16
