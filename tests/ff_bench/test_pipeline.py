@@ -42,7 +42,7 @@ def test_a_model_sees_all_prompts_of_a_sweep_before_the_first_video(
     fake: FakeGenerate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(models, "prepare", lambda _, prompts, **__: seen.append((len(prompts), len(fake.made))))
+    monkeypatch.setattr(models, "prepare", lambda _, texts, **__: seen.append((len(texts), len(fake.made))))
     words = ["policy=h2o,random", "length=1s", "metrics=[cost]", "budget=256", "limit=3"]
     assert cli.main(["-m", *words]) == 0
     assert seen == [(3, 0)]

@@ -136,6 +136,24 @@ def test_log_sum_and_column_sums(has_bias: bool) -> None:
     torch.testing.assert_close(sums, logits.softmax(-1).sum(1), atol=1e-3, rtol=1e-2)
 
 
+def test_slots_that_are_hidden_by_their_bias_count_for_nothing() -> None:
+    """Whole blocks at the start, in the middle and at the end: slots that hold nothing or are made anew."""
+    queries = strided(1, 2, 70, 64, dtype=HALF)
+    keys, values = (rows(1, 2, 600, 64, dtype=HALF, seed=n) for n in (1, 2))
+    bias = torch.zeros(1, 2, 600, device=DEVICE)
+    bias[:, 0, :300] = bias[:, 1, 200:460] = bias[:, :, 590:] = -torch.inf
+    out, log_sum = kernels.attention(queries, keys, values, bias=bias)
+    expected, expected_log_sum = explicit(queries, keys, values, bias)
+    torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(log_sum, expected_log_sum, atol=1e-3, rtol=1e-3)
+    flat = (queries.reshape(2, 70, 64), keys[0], bias[0])
+    alone = kernels.log_sum(flat[0], flat[1], bias=flat[2])
+    torch.testing.assert_close(alone, expected_log_sum[0], atol=1e-3, rtol=1e-3)
+    sums = kernels.column_sums(flat[0], flat[1], alone, bias=flat[2])
+    assert not sums[0, :300].any() and not sums[1, 200:460].any()
+    torch.testing.assert_close(sums.sum(-1), torch.full((2,), 70.0, device=DEVICE), atol=0.1, rtol=1e-3)
+
+
 def test_log_sum_in_parts_and_groups() -> None:
     queries, keys = rows(6, 20, 64, dtype=HALF), rows(3, 5000, 64, dtype=HALF, seed=1)
     logits = queries.float() @ keys.float().mT.repeat_interleave(2, 0) / 8
