@@ -176,7 +176,7 @@ class Context:
                 cache, first_frame=self._first_frame, frames=forward.frames, commit=forward.is_commit
             )
             if parts is not None:
-                all_keys, all_values = self._seen(cache, parts, keys.shape[2])
+                all_keys, all_values = self._seen(cache, parts, turn.times, keys.shape[2])
             out, log_sum = attend(
                 rotated, all_keys, all_values,
                 log_mass=cache.staged_state("log_mass") if "log_mass" in cache.state else None,
@@ -300,18 +300,23 @@ class Context:
         self.shape.rope.turn_into(out, x, *angles)
         return out
 
-    def _seen(self, cache: LayerCache, parts: Sequence[Segment], tokens: int) -> tuple[Tensor, Tensor]:
+    def _seen(
+        self, cache: LayerCache, parts: Sequence[Segment], times: Tensor, tokens: int
+    ) -> tuple[Tensor, Tensor]:
         """Gather the parts of the context that a pass sees, and the ``tokens`` tokens of the pass itself."""
-        keys, values = [], []
+        keys, values, seen = [], [], []
         for part in parts:
-            held = cache.rotated[:, :, part.start : part.stop]
+            some = slice(part.start, part.stop)
+            held, at = cache.rotated[:, :, some], cache.frames[:, :, some].long()
             if part.time is not None:
-                held = held.clone()
                 steps = torch.arange(part.stop - part.start, device=self.device) // self.shape.frame_tokens
-                keys_there = cache.keys[:, :, part.start : part.stop]
-                self.shape.rope.retime_(held, keys_there, *self.shape.rope.time_turn(part.time + steps))
+                at = (part.time + steps).expand_as(at)
+                held = held.clone()
+                self.shape.rope.retime_(held, cache.keys[:, :, some], *self.shape.rope.time_turn(at[0, 0]))
             keys.append(held)
-            values.append(cache.values[:, :, part.start : part.stop])
+            values.append(cache.values[:, :, some])
+            seen.append(at)
+        self._placing.narrow(cache.layer, torch.cat(seen, 2), times)
         keys.append(cache.staged_keys[:, :, -tokens:])
         values.append(cache.staged_values[:, :, -tokens:])
         return torch.cat(keys, 2), torch.cat(values, 2)

@@ -59,6 +59,7 @@ class Placing:
         self.shape, self.mode, self.sink, self.device = shape, protocol.position, sink, device
         self.turns: list[Turn] = []
         self.reach: list[tuple[Tensor, Tensor]] = []
+        self._narrowed: set[int] = set()
 
     def place(
         self, caches: Sequence[LayerCache], first_frame: int, frames: int, *, is_past: bool = False
@@ -72,6 +73,7 @@ class Placing:
             is_past: Whether they are the last frames of the context, made anew.
         """
         self.turns, self.reach = [], []
+        self._narrowed.clear()
         shared: dict[tuple[int, bool], tuple[Turn, Angles | None, tuple[Tensor, Tensor]]] = {}
         for cache in caches:
             is_moved = self._is_moved(cache)
@@ -91,6 +93,23 @@ class Placing:
             cache.start_chunk(moved)
             self.turns.append(turn)
             self.reach.append(reach)
+
+    def narrow(self, layer: int, context: Tensor, times: Tensor) -> None:
+        """Note that a pass saw a part of the context only: what it reached, and the most of several passes.
+
+        Args:
+            layer: Which one.
+            context: Times of the slots that it saw, (S,) or (B, H, S).
+            times: Times of its own frames, (F,).
+        """
+        found = distances(
+            context, times, frame_tokens=self.shape.frame_tokens, window=self.shape.window_frames
+        )
+        if layer in self._narrowed:
+            before = self.reach[layer]
+            found = (torch.maximum(found[0], before[0]), torch.maximum(found[1], before[1]))
+        self._narrowed.add(layer)
+        self.reach[layer] = found
 
     def _is_moved(self, cache: LayerCache) -> bool:
         """Tell whether keys can stand elsewhere than where they were generated."""

@@ -160,3 +160,19 @@ def test_a_context_that_is_recomputed_is_that_of_its_latents_alone() -> None:
                 assert cache.tokens[0, 0, 0] == (chunk.first_frame - 3) * TOKENS
         chunks.append(chunk)
     assert [chunk.summary.get("recomputed") for chunk in chunks] == [None, [0, 3], [3, 6], [6, 9]]
+
+
+def test_what_a_moving_anchor_reaches_is_what_is_told() -> None:
+    """Rolling-Forcing never looks further than its window, however old the anchor is."""
+    model = tiny_model(passes="rolling", steps=(1000.0, 800.0, 600.0, 400.0, 200.0))
+    caches = Context(
+        policies.load("rolling_anchor")(),
+        model.shape,
+        Budget(21 * TOKENS, sink=3 * TOKENS),
+        Protocol(position="absolute"),
+        pass_tokens=15 * TOKENS,
+    )
+    chunks = list(rollout(model, caches, Take(["one"], [0], 42, 5, decode=False)))
+    assert max(chunk.summary["max_distance"] for chunk in chunks) == 20
+    assert [chunk.summary["max_distance"] for chunk in chunks[:3]] == [14, 17, 20]
+    assert {chunk.summary["beyond_window"] for chunk in chunks} == {0.0}
