@@ -345,7 +345,7 @@ class Policy:
             )
         if self.protocol.share == "layer" or self.unit > 1:
             raise ValueError(f"policy '{self.name}': sizes per head need protocol.share=head and unit=token")
-        index, _ = select_by_head(score, sizes, sink=self.budget.sink, recent=self.budget.recent)
+        index = select_by_head(score, sizes, sink=self.budget.sink, recent=self.budget.recent)
         cache.keep(index, sizes)
 
     @property

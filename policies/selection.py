@@ -43,7 +43,7 @@ def select(score: Tensor, tokens: int, *, sink: int = 0, recent: int = 0) -> Ten
 
 def select_by_head(
     score: Tensor, sizes: Sequence[int], *, sink: int = 0, recent: int = 0
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Return the slots to keep where every head keeps its own number.
 
     Args:
@@ -53,7 +53,7 @@ def select_by_head(
         recent: Slots at the end that stay.
 
     Returns:
-        Indices (B, H, largest size) int64, increasing, filled up with slot 0; and the sizes (B, H) int32.
+        (B, H, largest size) int64, increasing, filled up with slot 0.
 
     Raises:
         ValueError: If the protected slots are more than a head may keep.
@@ -61,7 +61,7 @@ def select_by_head(
     if min(sizes) < sink + recent:
         raise ValueError(f"sink {sink} + recent {recent} do not fit into {min(sizes)} tokens of a head")
     slots, largest = score.shape[-1], max(sizes)
-    lengths = torch.tensor(sizes, dtype=torch.int32, device=score.device).expand(score.shape[:2])
+    lengths = torch.tensor(sizes, device=score.device)[:, None]
     is_empty = score == -torch.inf
     clean = score.nan_to_num(0.0, torch.inf, -torch.inf).masked_fill(is_empty, -torch.inf)
     clean[..., :sink] = torch.inf
@@ -69,7 +69,7 @@ def select_by_head(
     newest_first = clean.flip(-1).argsort(dim=-1, descending=True, stable=True)
     rank = torch.empty_like(newest_first)
     rank.scatter_(-1, newest_first, torch.arange(slots, device=score.device).expand_as(rank))
-    return _positions(rank.flip(-1) < lengths[..., None], largest, fill=0), lengths
+    return _positions(rank.flip(-1) < lengths, largest, fill=0)
 
 
 def rest(kept: Tensor, slots: int) -> Tensor:
