@@ -32,7 +32,7 @@ def title(key: Mapping[str, object]) -> str:
     """Name what a table compares: model, prompts, length, protocol, steps, device."""
     seconds = float(str(key["frames"])) / float(str(key["fps"]))
     return (
-        f"{key['model']} · prompts {key['prompt_set']} · {seconds:g} s ({key['frames']} frames) · "
+        f"{key['model']} · prompts {key['prompt_set']} · {round(seconds, 1):g} s ({key['frames']} frames) · "
         f"protocol {key['protocol']} · {key['steps']} steps · {key['device']} {key['dtype']}"
     )
 
