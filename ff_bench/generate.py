@@ -24,7 +24,6 @@ from ff_bench.runs import VideoSpec
 from policies.base import Budget, Policy, Protocol
 from policies.context import Context
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PER_VIDEO = ("kv_bytes", "state_bytes", "transient_bytes")
 
 
@@ -70,15 +69,15 @@ def generate(
                 advance(len(group) * config.length.latent_frames)
 
 
-_LOADED: dict[str, Model] = {}
+_LOADED: dict[tuple[ModelConfig, str, str], Model] = {}
 
 
 def load_model(model: ModelConfig, device: str, dtype: str) -> Model:
     """Load a model once per process; the last one is kept."""
-    key = f"{model!r} {device} {dtype}"
+    key = (model, device, dtype)
     if key not in _LOADED:
         _LOADED.clear()
-        _LOADED[key] = models.load(model, device=device, dtype=DTYPES[dtype])
+        _LOADED[key] = models.load(model, device=device, dtype=getattr(torch, dtype))
     return _LOADED[key]
 
 
@@ -166,7 +165,7 @@ def make_context(model: Model, config: RunConfig, *, seeds: Sequence[int], prefi
         capacity_tokens=whole if tokens is None else max(min(tokens, whole), in_prefix),
         pass_tokens=max(turn.widest for turn in turns) * shape.frame_tokens,
         seed=list(seeds),
-        dtype=DTYPES[config.dtype],
+        dtype=getattr(torch, config.dtype),
         device=config.device,
     )
 

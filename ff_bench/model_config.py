@@ -8,10 +8,7 @@ from typing import Any
 
 from ff_bench import checks
 from ff_bench.errors import UsageError, shown
-from ff_bench.models.facts import Architecture, ModelFacts, architecture
-
-SOURCE = ("path", "repo", "file", "licence")
-"""Fields of a model that say where a file is."""
+from ff_bench.models.facts import SOURCE, Architecture, ModelFacts, architecture
 
 
 @dataclass(frozen=True)

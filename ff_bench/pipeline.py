@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import policies
 from ff_bench import records, runs, score, workers
-from ff_bench.config import RunConfig, texts
+from ff_bench.config import ModelConfig, RunConfig, texts
 from ff_bench.errors import UsageError
 from ff_bench.prompts import PromptSpec
 from ff_bench.runs import VideoSpec
@@ -186,16 +186,13 @@ def _prepare(work: Sequence[Batch]) -> None:
 
     from ff_bench import models
 
-    prompts: dict[tuple[str, str, str], list[PromptSpec]] = {}
-    first: dict[tuple[str, str, str], RunConfig] = {}
+    prompts: dict[tuple[ModelConfig, str, str], list[PromptSpec]] = {}
     for batch in work:
         config = batch[0].config
-        key = (repr(config.model), config.device, config.dtype)
-        first.setdefault(key, config)
+        key = (config.model, config.device, config.dtype)
         prompts.setdefault(key, []).extend(spec.prompt for spec in batch)
-    for key, config in first.items():
-        dtype = getattr(torch, config.dtype)
-        models.prepare(config.model, texts(prompts[key]), device=config.device, dtype=dtype)
+    for (model, device, dtype), chosen in prompts.items():
+        models.prepare(model, texts(chosen), device=device, dtype=getattr(torch, dtype))
 
 
 def _different(work: Iterator[Batch]) -> list[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,12 @@ def _latents(path: Path) -> Tensor:
     return found[0] if found.ndim == 5 and len(found) == 1 else found
 
 
+@lru_cache(maxsize=1)
 def _pictures(path: Path, facts: ModelFacts) -> np.ndarray:
-    """Decode pictures, cut to the model's aspect ratio around the middle and scaled, (T, H, W, 3) uint8."""
+    """Decode pictures, cut to the model's shape around the middle and scaled, (T, H, W, 3) uint8.
+
+    Kept for the next call: the length of a start is asked for before its latents.
+    """
     import av
 
     try:

@@ -19,6 +19,8 @@ ARCHITECTURES: Mapping[str, str] = {
     "wan": "ff_bench.models.wan.facts",
 }
 """Module of each architecture that reads its configuration; none of them imports torch."""
+SOURCE = ("path", "repo", "file", "licence")
+"""Fields of a model's file that say where one of its files is."""
 GROUP = "ff_bench.models"
 """Entry points: name of an architecture, module that is an `Architecture` and also has `load`."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ff_bench import checks
 from ff_bench.errors import UsageError, out_of_range, shown
-from ff_bench.models.facts import ModelFacts, Native, Need
+from ff_bench.models.facts import SOURCE, ModelFacts, Native, Need
 from ff_bench.models.wan import embeddings
 from ff_bench.models.wan.files import command, digest_of, joined, locate
 from ff_bench.models.wan.member import PATCH, SPATIAL_STRIDE, TEMPORAL_STRIDE, Checkpoint, Member, Source
@@ -26,7 +26,6 @@ WHOLE = {
     "window_frames": (1, 4096), "recache_frames": (0, 4096), "text_tokens": (1, 4096),
 }  # fmt: skip
 """Fields that are whole numbers, with their smallest and largest value."""
-SOURCE = ("path", "repo", "file", "licence")
 CHECKPOINT = (*SOURCE, "key", "ema", "lora")
 NATIVE = ("rule", "policy", "fields", "budget", "protocol")
 NOT_FRAMES = (
