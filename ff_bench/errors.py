@@ -32,6 +32,10 @@ class TooSmall(UsageError):
         self.budget = budget
 
 
+class Unavailable(RuntimeError):
+    """A number cannot be made on this machine, as a library or a weight file is missing; the text says which."""
+
+
 class Skipped(RuntimeError):
     """A policy cannot run on a model; the video becomes a row `skipped` with this reason."""
 
