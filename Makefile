@@ -3,9 +3,11 @@ PYTHON ?= python3
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 READY := .venv/.ready
+SCORER := .venv-vbench
+PINS := ff_bench/metrics/reference/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check train-mini wheel clean
+.PHONY: help setup demo test check scorer-env parity-vbench train-mini wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q '$(TORCH)'
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wan]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wan,vbench]'
 	touch $(READY)
 
 demo: $(READY)  ## one 60 s video at 8k, then five policies at a budget that binds, with tables and plots
@@ -29,6 +31,20 @@ test: $(READY)  ## run the tests
 check: $(READY)  ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+scorer-env: $(SCORER)/.ready  ## make .venv-vbench, where VBench's own code runs (metrics=vbench_reference)
+
+# Each step says what failed; the next call goes on from there.
+$(SCORER)/.ready: $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "scorer-env: Python 3.11, 3.12 or 3.13 is needed: make scorer-env PYTHON=python3.12")'
+	@test -x $(SCORER)/bin/python || $(PYTHON) -m venv $(SCORER) || { echo "scorer-env: $(PYTHON) cannot make environments (venv)" >&2; exit 1; }
+	@$(SCORER)/bin/python -m pip install --disable-pip-version-check -q -c $(PINS) torch setuptools || { echo "scorer-env: torch could not be installed, see above" >&2; exit 1; }
+	@$(SCORER)/bin/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -r $(PINS) || { echo "scorer-env: a package of $(PINS) could not be installed, see above" >&2; exit 1; }
+	@$(SCORER)/bin/python ff_bench/metrics/reference/runner.py --check || { echo "scorer-env: VBench cannot be imported, see above" >&2; exit 1; }
+	@touch $@
+
+parity-vbench: $(READY) $(SCORER)/.ready  ## compare vbench_long with VBench's own code (CPU, half an hour); build/parity
+	$(BIN)/python scripts/parity_vbench.py --out build/parity
 
 train-mini: $(READY)  ## train the embedded model anew (a GPU, minutes; a CPU, days)
 	$(BIN)/python scripts/train_mini.py

@@ -124,6 +124,8 @@ def like(field: str, value: object, default: object) -> object:
         if not isinstance(value, str):
             raise out_of_range(field, value, "text")
         return value
+    if isinstance(default, list) and isinstance(value, str):
+        return [value]
     if not isinstance(value, type(default)):
         raise out_of_range(field, value, f"of the type of its default {shown(default)}")
     return value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tqdm import tqdm
 
 from ff_bench import __version__
-from ff_bench.compose import CONFIG, Sweep, expand, session
+from ff_bench.compose import CONFIG, Sweep, compose, expand, session
 from ff_bench.errors import UsageError, nearest, not_one_of, shown
 from ff_bench.remarks import remarks
 
@@ -24,7 +24,8 @@ FLAGS = (
     "--info", "--config-dir", "--shell-completion",
 )  # fmt: skip
 
-REPORT_OPTIONS = ("out", "baseline")
+REPORT_OPTIONS = ("out", "baseline", "tracker")
+WANDB = "--wandb"
 
 
 class Parser(argparse.ArgumentParser):
@@ -126,6 +127,8 @@ def _execute(sweep: Sweep) -> int:
         print(f"report  {outcome.report}")
     for path in outcome.tables:
         print(f"rows    {path}")
+    for place in outcome.tracked:
+        print(f"tracker {place}")
     for sentence in outcome.failures:
         print(f"failed: {sentence}")
     print(json.dumps(_last_line(sweep, outcome)))
@@ -149,19 +152,31 @@ def _last_line(sweep: Sweep, outcome: pipeline.Outcome) -> dict[str, object]:
 
 
 def report(words: Sequence[str]) -> int:
-    """Make one report over any number of run folders: `report RUNS... [out=DIR] [baseline=POLICY]`."""
+    """Make one report over any number of run folders.
+
+    `report RUNS... [out=DIR] [baseline=POLICY] [tracker=NAME] [tracker.FIELD=...] [--wandb]`.
+    """
     from ff_bench import pipeline
 
-    paths = [Path(word) for word in words if "=" not in word]
-    options = dict(word.split("=", 1) for word in words if "=" in word)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    tracking = [word for word in words if word.partition("=")[0].partition(".")[0] == "tracker"]
+    tracking += ["tracker=wandb"] if WANDB in words else []
+    others = [word for word in words if word not in (WANDB, *tracking)]
+    paths = [Path(word) for word in others if "=" not in word]
+    options = dict(word.split("=", 1) for word in others if "=" in word)
     for key in options:
         if key not in REPORT_OPTIONS:
             raise not_one_of("report", key, REPORT_OPTIONS)
     if not paths:
         raise UsageError("report needs RUNS: folders of runs such as runs, or runs/mini/h2o-equal")
     out = Path(options["out"]) if "out" in options else None
-    page, summary = pipeline.report_over(paths, out=out, baseline=options.get("baseline", "full"))
+    tracker = compose(tracking).config.tracker if tracking else None
+    page, summary, tracked = pipeline.report_over(
+        paths, out=out, baseline=options.get("baseline", "full"), tracker=tracker
+    )
     print(f"{summary}\n\nreport  {page}")
+    for place in tracked:
+        print(f"tracker {place}")
     print(json.dumps({"report": str(page)}))
     return 0
 
@@ -192,12 +207,36 @@ def verify(words: Sequence[str]) -> int:
     return examine(words)
 
 
+def weights(words: Sequence[str]) -> int:
+    """List, get or check what scoring networks load: `weights list|fetch|verify [NAMES|METRIC ...]`."""
+    from ff_bench.weights_command import run as command
+
+    return command(words)
+
+
+def score(words: Sequence[str]) -> int:
+    """Score videos that were not made here: `score VIDEOS... [prompts=FILE.csv] [metrics=[...]] ...`."""
+    from ff_bench.score_command import run as command
+
+    return command(words)
+
+
+def audit_published(words: Sequence[str]) -> int:
+    """Judge the bold cells of published tables: `audit-published [PAPER ...] [--csv FILE] ...`."""
+    from ff_bench.audit_command import run as command
+
+    return command(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "report": report,
+    "score": score,
     "ls": ls,
     "doctor": doctor,
     "verify": verify,
+    "weights": weights,
+    "audit-published": audit_published,
 }
 
 

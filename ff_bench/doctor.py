@@ -6,24 +6,40 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from ff_bench import __version__, shipped
+from ff_bench import __version__, shipped, weights
+from ff_bench.errors import Unavailable
 from ff_bench.models.facts import architecture
 from ff_bench.plan import grid, size
 
 Finding = tuple[str, str, str, str]
-"""Thing, state (ok, missing, optional), what was found, how to get it."""
+"""Thing, state (ok, missing, optional, unavailable), what was found, how to get it."""
 EXTRAS = {
     "diffusers": ("wan", "VAE and text encoder of the Wan family"),
     "wandb": ("wandb", "logs to Weights & Biases"),
     "kvpress": ("oracle", "compares policies with an independent implementation"),
-    "vbench": ("vbench", "scores with VBench, in an environment of its own"),
+    "timm": ("vbench", "networks of VBench-Long"),
     "submitit": ("slurm", "runs on SLURM"),
     "ray": ("ray", "runs on a Ray cluster"),
 }
+
+LIBRARIES = {
+    "subject_consistency": ("timm", "torchvision"),
+    "background_consistency": ("open_clip", "timm", "torchvision"),
+    "temporal_flickering": (),
+    "motion_smoothness": ("vbench",),
+    "dynamic_degree": ("torchvision",),
+    "aesthetic_quality": ("open_clip", "torchvision"),
+    "imaging_quality": ("pyiqa", "torchvision"),
+    "overall_consistency": ("open_clip", "torchvision"),
+    "fidelity": ("lpips", "torchvision"),
+}
+"""What the networks of a metric are imported from; of fidelity, those of LPIPS."""
+NONCOMMERCIAL = {"vbench": "vbench==0.1.5", "pyiqa": "pyiqa"}
+"""Packages that are left out of the extra, as their networks are not for commercial use."""
 
 
 def describe() -> tuple[str, bool]:
@@ -32,7 +48,7 @@ def describe() -> tuple[str, bool]:
     Returns:
         The text, and whether everything that the core needs is there.
     """
-    findings = [*_core(), *_machine(), *_encoders(), *_weights(), *_extras()]
+    findings = [*_core(), *_machine(), *_encoders(), *_weights(), *_extras(), *_scoring()]
     lines = grid(("", "state", "found", "how to get it"), findings)
     is_sound = all(state != "broken" for _, state, _, _ in findings)
     missing = [name for name, state, _, _ in findings if state in ("broken", "missing")]
@@ -126,3 +142,45 @@ def _extras() -> Iterator[Finding]:
             purpose,
             "" if has else f"pip install 'ff-bench[{extra}]'",
         )
+
+
+def _scoring() -> Iterator[Finding]:
+    """Yield for each metric with networks whether it can be scored here."""
+    for metric, libraries in LIBRARIES.items():
+        serving = [one.name for one in weights.manifest().values() if metric in one.serves]
+        files = {name: lack for name in serving if (lack := _lack(name))}
+        modules = [name for name in libraries if find_spec(name) is None]
+        lacks = [f"weights {', '.join(files.values())}"] if files else []
+        lacks += [f"libraries {', '.join(modules)}"] if modules else []
+        commands = [f"ff-bench weights fetch {' '.join(files)}"] if files else []
+        yield (
+            "fidelity: lpips" if metric == "fidelity" else f"score {metric}",
+            "unavailable" if lacks else "ok",
+            f"lacks {' and '.join(lacks)}" if lacks else _used(serving),
+            "; ".join([*_installs(modules), *commands]),
+        )
+
+
+def _lack(name: str) -> str:
+    """Name a weight file that cannot be used; empty where it can."""
+    try:
+        weights.path(name)
+    except Unavailable:
+        return f"{name} (damaged)" if (weights.folder() / weights.find(name).file).is_file() else name
+    return ""
+
+
+def _used(names: Sequence[str]) -> str:
+    """Say which weights a metric uses, and which of them are not what their names say."""
+    folder, known = weights.folder(), weights.manifest()
+    others = [name for name in names if weights.size_fault(known[name], folder / known[name].file)]
+    told = ", ".join(f"{name} (another file)" if name in others else name for name in names)
+    return told or "needs no weights"
+
+
+def _installs(modules: Sequence[str]) -> Iterator[str]:
+    if any(name not in NONCOMMERCIAL for name in modules):
+        yield "pip install 'ff-bench[vbench]'"
+    apart = [NONCOMMERCIAL[name] for name in modules if name in NONCOMMERCIAL]
+    if apart:
+        yield f"pip install --no-deps {' '.join(apart)} (not for commercial use)"

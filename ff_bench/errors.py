@@ -33,7 +33,7 @@ class TooSmall(UsageError):
 
 
 class Unavailable(RuntimeError):
-    """A number cannot be made on this machine, as a library or a weight file is missing; the text says which."""
+    """A number cannot be made here, as a library or a weight file is missing; the text says which."""
 
 
 class Skipped(RuntimeError):

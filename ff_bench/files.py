@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 TEMPORARY = ".part"
 LOCK = ".lock"
+CACHE = "FF_BENCH_CACHE"
 
 
 class Locked(RuntimeError):
@@ -83,3 +84,62 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where this package remembers things: the environment's `FF_BENCH_CACHE`, else `~/.cache/ff-bench`."""
+    named = os.environ.get(CACHE)
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "ff-bench"
+
+
+def file_digest(path: Path, *, again: bool = False) -> str:
+    """Return the sha256 (hex) of a file; remembered under the cache folder by path, size and time of change.
+
+    Args:
+        path: of a file, often of gigabytes.
+        again: read it whatever is remembered.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+    """
+    remembered = "" if again else known_digest(path)
+    if remembered:
+        return remembered
+    note, before = _note(path)
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    _remember(note, before, found)
+    return found
+
+
+def known_digest(path: Path) -> str:
+    """Return the sha256 of a file as it is remembered; empty where it is not, or the file has changed since.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+    """
+    note, known = _note(path)
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        remembered = json.loads(note.read_text(encoding="utf-8"))
+        if {key: remembered[key] for key in known} == known:
+            return str(remembered["sha256"])
+    return ""
+
+
+def remember_digest(path: Path, sha256: str) -> None:
+    """Remember the sha256 of a file that was measured under another name."""
+    _remember(*_note(path), sha256)
+
+
+def _note(path: Path) -> tuple[Path, dict[str, object]]:
+    """Return where the digest of a file is remembered, and the state of the file that it holds for."""
+    real = path.resolve()
+    state = real.stat()
+    note = cache_folder() / "digests" / f"{hashlib.sha256(str(real).encode()).hexdigest()[:20]}.json"
+    return note, {"path": str(real), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
+def _remember(note: Path, known: dict[str, object], sha256: str) -> None:
+    with suppress(OSError):  # a home that cannot be written costs time, not the run
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, canonical({**known, "sha256": sha256}))

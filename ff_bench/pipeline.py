@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import policies
-from ff_bench import records, runs, score, workers
+from ff_bench import metrics, records, runs, score, workers
 from ff_bench.config import ModelConfig, RunConfig, texts
 from ff_bench.errors import UsageError
 from ff_bench.prompts import PromptSpec
 from ff_bench.runs import VideoSpec
+from ff_bench.trackers.watch import Watch, check_tracker, watch, watch_report
 from ff_bench.workers import Batch
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Outcome:
         tables: rows of every run folder, as parquet and CSV.
         report: the page of the report, None where none was made.
         summary: text of the report for the terminal, empty where none was made.
+        tracked: where trackers show it.
     """
 
     rows: pandas.DataFrame
@@ -57,6 +59,7 @@ class Outcome:
     tables: tuple[Path, ...]
     report: Path | None = None
     summary: str = ""
+    tracked: tuple[str, ...] = ()
 
 
 def run(config: RunConfig) -> pandas.DataFrame:
@@ -75,23 +78,31 @@ def execute(configs: Sequence[RunConfig], *, progress: Progress | None = None) -
         UsageError: before anything is written, for what only torch or the machine can tell.
     """
     shown = progress or Silent()
+    devices = workers.devices_for(config.device for config in configs)
     configs = [check(config) for config in configs]
-    failures = _generate(configs, shown)
     specs = [spec for config in configs for spec in runs.videos(config)]
-    scored = [spec for spec in specs if "score" in spec.config.stages]
-    if scored:
-        failures += _score(scored, shown)
-    return _finish(configs, specs, failures)
+    with watch(configs, name=report_name(configs, specs)) as observer:
+        failures = _generate(configs, shown, devices, observer=observer)
+        observer.generated(*specs)  # those that were finished before as well
+        scored = [spec for spec in specs if "score" in spec.config.stages]
+        if scored:
+            failures += _score(scored, shown, devices, observer=observer)
+        outcome = _finish(configs, specs, failures, observer=observer)
+    return replace(outcome, tracked=observer.places)
 
 
-def _score(specs: Sequence[VideoSpec], progress: Progress) -> list[str]:
+def _score(
+    specs: Sequence[VideoSpec], progress: Progress, devices: Sequence[str], *, observer: Watch
+) -> list[str]:
     progress.start("score", len(specs))
     processes = min(max(spec.config.workers for spec in specs), len(specs))
     if processes > 1:
-        return workers.score_side_by_side(specs, processes, progress.advance)
+        told = observer.scored
+        return workers.score_side_by_side(specs, processes, progress.advance, devices=devices, told=told)
     failures = []
     for spec in specs:
         failures += score.score_video(spec)
+        observer.scored(spec)
         progress.advance(1)
     return failures
 
@@ -107,8 +118,9 @@ def check(config: RunConfig) -> RunConfig:
         return config
     if runs.unfinished(runs.videos(config)):
         check_files(config)
-    decodes = config.facts.latent_record and "score" in config.stages
-    if "generate" in config.stages or decodes:
+    check_metrics(config)
+    check_tracker(config.tracker)
+    if {"generate", "score"} & set(config.stages):
         return replace(config, device=device_of(config.device))
     return config
 
@@ -127,6 +139,16 @@ def check_files(config: RunConfig) -> None:
         missing = "its weights are missing, ff-bench doctor says how to get them"
     if missing:
         raise UsageError(f"model={model.name} cannot run: {missing}")
+
+
+def check_metrics(config: RunConfig) -> None:
+    """Let the metric families check their settings.
+
+    Raises:
+        UsageError: with the family's own sentence.
+    """
+    for name, settings in config.metrics.items():
+        metrics.load(name, settings)
 
 
 def check_policy(config: RunConfig) -> None:
@@ -168,16 +190,23 @@ def batches(config: RunConfig) -> list[Batch]:
     return [batch for batch in cut if runs.unfinished(batch)]
 
 
-def _generate(configs: Sequence[RunConfig], progress: Progress) -> list[str]:
+def _generate(
+    configs: Sequence[RunConfig], progress: Progress, devices: Sequence[str], *, observer: Watch
+) -> list[str]:
     work = _different(batch for config in configs if "generate" in config.stages for batch in batches(config))
     if not work:
         return []
     progress.start("generate", sum(len(batch) * batch[0].config.length.latent_frames for batch in work))
     _prepare(work)
     processes = min(max(config.workers for config in configs), len(work))
-    if processes == 1:
-        return [sentence for batch in work for sentence in workers.generate_batch(batch, progress.advance)]
-    return workers.generate_side_by_side(work, processes, progress.advance)
+    if processes > 1:
+        told = observer.generated
+        return workers.generate_side_by_side(work, processes, progress.advance, devices=devices, told=told)
+    failures = []
+    for batch in work:
+        failures += workers.generate_batch(batch, progress.advance)
+        observer.generated(*batch)
+    return failures
 
 
 def _prepare(work: Sequence[Batch]) -> None:
@@ -200,7 +229,9 @@ def _different(work: Iterator[Batch]) -> list[Batch]:
     return list({tuple(spec.folder for spec in batch): batch for batch in work}.values())
 
 
-def _finish(configs: Sequence[RunConfig], specs: Sequence[VideoSpec], failures: list[str]) -> Outcome:
+def _finish(
+    configs: Sequence[RunConfig], specs: Sequence[VideoSpec], failures: list[str], *, observer: Watch
+) -> Outcome:
     """Write the tables of every run folder and, where asked, one report over all of them."""
     folders = [folder for folder in dict.fromkeys(spec.folder for spec in specs) if folder.is_dir()]
     rows = records.table(folders)
@@ -214,24 +245,29 @@ def _finish(configs: Sequence[RunConfig], specs: Sequence[VideoSpec], failures: 
 
         out = configs[0].runs_dir / "reports" / report_name(configs, specs)
         made = report.make(folders, out)
+        observer.reported(made.paths)
         page, summary = made.paths[0], made.summary
     return Outcome(rows=rows, failures=tuple(failures), tables=tuple(tables), report=page, summary=summary)
 
 
-def report_over(paths: Sequence[Path], *, out: Path | None, baseline: str) -> tuple[Path, str]:
+def report_over(
+    paths: Sequence[Path], *, out: Path | None, baseline: str, tracker: Mapping[str, Any] | None = None
+) -> tuple[Path, str, tuple[str, ...]]:
     """Make one report over every finished video under paths.
 
     Args:
         paths: folders of runs, at any depth, and tables of rows (.parquet, .csv).
         out: where to write; None names a folder after the videos, under `reports` of the first folder.
         baseline: policy that differences are taken to.
+        tracker: settings of the tracker that is told; None tells nobody.
 
     Returns:
-        The page, and the tables as text for the terminal.
+        The page, the tables as text for the terminal, and where the tracker shows them.
 
     Raises:
-        UsageError: where nothing finished is found, or `out` is a file.
+        UsageError: where nothing finished is found, `out` is a file, or the tracker cannot work here.
     """
+    check_tracker(tracker)
     folders = runs.find(paths)
     asked = " ".join(map(str, paths))
     tables = [path for path in paths if path.is_file()]
@@ -243,8 +279,10 @@ def report_over(paths: Sequence[Path], *, out: Path | None, baseline: str) -> tu
 
     digest = hashlib.sha256("\n".join(map(str, [*folders, *tables])).encode()).hexdigest()[:8]
     root = next((path for path in paths if path.is_dir()), Path("runs"))
-    made = report.make(paths, out or root / "reports" / f"report-{digest}", baseline=baseline)
-    return made.paths[0], made.summary
+    with watch_report(tracker, name=f"report-{digest}", root=root) as observer:
+        made = report.make(paths, out or root / "reports" / f"report-{digest}", baseline=baseline)
+        observer.reported(made.paths)
+    return made.paths[0], made.summary, observer.places
 
 
 def _siblings(folder: Path) -> list[Path]:

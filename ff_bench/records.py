@@ -29,7 +29,7 @@ PROVENANCE = (
     "protocol_fields", "pinned", "budget_asked", "length_asked", "latent_frames", "prefix_frames", "fps",
     "steps", "dtype", "batch", "prompt_text", "prompt_sha256", "prompt_list_sha256", "reference",
     "higher_is_better", "frames_sha256", "device", "hardware", "host", "torch", "code_version", "scored_on",
-    "scored_by",
+    "scored_by", "settings", "weights",
 )  # fmt: skip
 KEY = ("video_id", "metric", "version", "clip")
 TABLES = (".parquet", ".csv")
@@ -48,6 +48,9 @@ PACKAGES = (
     "diffusers",
     "transformers",
     "huggingface-hub",
+    "torchvision",
+    "timm",
+    "open-clip-torch",
 )
 
 
@@ -85,22 +88,22 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return _scores(folder)[0]
 
 
-def marks_of(folder: Path) -> dict[tuple[str, int], str]:
-    """Return which (metric family, version) is complete, with the reference used ('' for none)."""
+def marks_of(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return which (metric family, version) is complete, with what it rests on: reference and signals."""
     return _scores(folder)[1]
 
 
-def _scores(folder: Path) -> tuple[list[dict[str, Any]], dict[tuple[str, int], str]]:
+def _scores(folder: Path) -> tuple[list[dict[str, Any]], dict[tuple[str, int], dict[str, Any]]]:
     """Read the rows and marks of one video: a metric begins, yields rows, is done."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    marks: dict[tuple[str, int], str] = {}
+    marks: dict[tuple[str, int], dict[str, Any]] = {}
     for item in read(folder / runs.ROWS):
         if "begin" in item:
             family = (item["begin"], item["version"])
             marks.pop(family, None)
             rows = {key: row for key, row in rows.items() if _family(row) != family}
         elif "done" in item:
-            marks[item["done"], item["version"]] = item.get("reference", "")
+            marks[item["done"], item["version"]] = item
         elif item.get("schema") == SCHEMA and all(name in item for name in KEY):
             rows[tuple(item[name] for name in KEY)] = item
     order = sorted(rows.values(), key=lambda row: (row["metric"], row["version"], row["clip"]))

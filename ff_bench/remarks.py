@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ff_bench import weights
 from ff_bench.config import RunConfig
 from ff_bench.models.mini.prompt import MiniPrompt
 from ff_bench.plan import size
@@ -11,8 +12,8 @@ from ff_bench.quantities import ELEMENT_BYTES
 
 
 def remarks(configs: Iterable[RunConfig]) -> list[str]:
-    """Return one sentence per kind of remark, each once: unused prompts, budgets that never bind."""
-    kinds = (_unused, _native, _loose, _beyond, _short, _unreached)
+    """Return one sentence per kind of remark, each once: unused prompts, idle budgets, lost scores."""
+    kinds = (_unused, _native, _loose, _beyond, _short, _unreached, _unscored)
     found = [kind(config) for config in configs for kind in kinds]
     return [sentence for sentence in dict.fromkeys(found) if sentence]
 
@@ -84,3 +85,28 @@ def _unreached(config: RunConfig) -> str:
         f"length={config.length.asked} ends before a switch of {late} of {len(config.chosen)} prompts of "
         f"{config.prompts.name} holds, which is at the start of a chunk; take a longer video"
     )
+
+
+def _unscored(config: RunConfig) -> str:
+    """A score whose weights are not here will be a row `unavailable`; better to know it before."""
+    if "score" not in config.stages:
+        return ""
+    lost: dict[str, None] = {}
+    names: dict[str, None] = {}
+    for family, settings in config.metrics.items():
+        asked = settings.get("dimensions")
+        for part in weights.FAMILIES.get(family, ()):
+            needed = _absent(part) if not isinstance(asked, list) or part in asked else []
+            lost |= {f"{family}.{part}": None} if needed else {}
+            names |= dict.fromkeys(needed)
+    if not lost:
+        return ""
+    return (
+        f"weights are missing, so that {', '.join(lost)} will be unavailable: "
+        f"ff-bench weights fetch {' '.join(names)}"
+    )
+
+
+def _absent(part: str) -> list[str]:
+    serving = [weight.name for weight in weights.manifest().values() if part in weight.serves]
+    return [name for name in serving if weights.sha256(name) == weights.ABSENT]

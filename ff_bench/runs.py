@@ -34,6 +34,8 @@ __all__ = [
 SCHEMA = 1
 MANIFEST, ROWS, TRACE = "manifest.json", "rows.jsonl", "trace.jsonl"
 RECORD, LATENTS, VIDEO = "record.mkv", "latents.safetensors", "video.mp4"
+SIGNALS = "signals"
+"""Folder of what was measured per frame, beside the rows."""
 KEPT_ON_RESTART = (LOCK,)
 
 
@@ -131,7 +133,8 @@ class Manifest:
         code_version: version of this package, with the commit where there is one.
         created: time, ISO 8601, UTC.
         digests: sha256 of the record where that is latents, by name.
-        status: "ok".
+        source: of a video that was not made here: its file, and what that holds (`ff_bench.foreign`).
+        status: "ok"; of a video that was not made here also "failed" or "superseded".
         schema: version of this layout.
     """
 
@@ -141,7 +144,7 @@ class Manifest:
     frames: int
     latent_frames: int
     prefix_frames: int
-    fps: int
+    fps: float
     frames_sha256: str
     seconds: float
     peak_bytes: int | None
@@ -151,6 +154,7 @@ class Manifest:
     created: str
     labels: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
     status: str = "ok"
     schema: int = SCHEMA
 

@@ -1,4 +1,4 @@
-"""Read and write video files: lossless records, previews for browsers, and the hash that names frames."""
+"""Read and write video files: lossless records, previews for browsers, a codec step; the hash of frames."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -62,7 +63,7 @@ def read_record(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         ValueError: When the file has no frames.
     """
-    frames = list(_decode(Path(path)))
+    frames = list(decode(path))
     if not frames:
         raise ValueError(f"record '{path}' holds no frames; expected at least one")
     return np.stack(frames)
@@ -170,10 +171,82 @@ def _convert(frame: np.ndarray, pixels: str, converter: VideoReformatter) -> av.
     return converted
 
 
-def _decode(path: Path) -> Iterator[np.ndarray]:
+def decode(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """Yield the frames of a video file one by one as RGB, (H, W, 3) uint8.
+
+    Raises:
+        av.FFmpegError: Where the file cannot be read, or breaks off.
+        IndexError: Where it holds no video.
+    """
     converter = VideoReformatter()
-    with av.open(str(path)) as container:
+    with av.open(os.fspath(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
             yield converter.reformat(frame, format="rgb24").to_ndarray()
+
+
+class Recoder:
+    """The codec step: frames go through H.264 as a video file would, as they come, so that few are held.
+
+    libx264 at its defaults (CRF 23), yuv420p; one thread, as the number of threads changes what x264 writes.
+    """
+
+    def __init__(self, fps: int) -> None:
+        """Begin a video.
+
+        Args:
+            fps: Frames per second that the encoder is told.
+        """
+        self.fps = fps
+        self._encoder = av.CodecContext.create("libx264", "w")
+        self._decoder = av.CodecContext.create("h264", "r")
+        self._encoder.thread_count = self._decoder.thread_count = 1
+        self._converter = VideoReformatter()
+        self._count = 0
+
+    def push(self, frame: np.ndarray) -> list[np.ndarray]:
+        """Take a frame and return those that are done, in order; the encoder holds some back.
+
+        Args:
+            frame: RGB, (H, W, 3) uint8, even sides.
+
+        Raises:
+            ValueError: Where a side is odd, which 4:2:0 cannot hold.
+        """
+        if not self._count:
+            self._begin(*frame.shape[:2])
+        source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        source.pts = self._count
+        self._count += 1
+        return self._through(self._encoder.encode(source))
+
+    def end(self) -> list[np.ndarray]:
+        """Return the frames that were held back."""
+        if not self._count:
+            return []
+        rest = self._through(self._encoder.encode(None))
+        return [*rest, *(self._rgb(frame) for frame in self._decoder.decode(None))]
+
+    def _begin(self, height: int, width: int) -> None:
+        if height % 2 or width % 2:
+            raise ValueError(
+                f"frames of {width}x{height} px cannot go through the codec step: sides must be even"
+            )
+        self._encoder.height, self._encoder.width, self._encoder.pix_fmt = height, width, "yuv420p"
+        self._encoder.framerate, self._encoder.time_base = Fraction(self.fps), Fraction(1, self.fps)
+
+    def _through(self, packets: Iterable[av.Packet[Any]]) -> list[np.ndarray]:
+        return [self._rgb(frame) for packet in packets for frame in self._decoder.decode(packet)]
+
+    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        image: np.ndarray = self._converter.reformat(frame, format="rgb24").to_ndarray()
+        return image
+
+
+def recode(frames: Iterable[np.ndarray], fps: int) -> Iterator[np.ndarray]:
+    """Send frames through `Recoder` and yield as many, RGB, (H, W, 3) uint8."""
+    codec = Recoder(fps)
+    for frame in frames:
+        yield from codec.push(frame)
+    yield from codec.end()

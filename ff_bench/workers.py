@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
 from ff_bench import runs, score
 from ff_bench.errors import Skipped, UsageError
+from ff_bench.processes import follow_parent
 from ff_bench.runs import VideoSpec
 
 LOGGER = logging.getLogger(__name__)
 Batch = tuple[VideoSpec, ...]
 Item = TypeVar("Item")
-PARENT_DEATH_SIGNAL = 1
-"""Option of prctl: the kernel ends a child whose parent is gone."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def generate_batch(batch: Batch, advance: Callable[[int], None] = lambda _: None) -> list[str]:
@@ -50,13 +48,41 @@ def generate_batch(batch: Batch, advance: Callable[[int], None] = lambda _: None
     return []
 
 
-def generate_side_by_side(work: Sequence[Batch], processes: int, advance: Callable[[int], None]) -> list[str]:
+def devices_for(asked: Iterable[str]) -> tuple[str, ...]:
+    """Return the GPUs that processes may share, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        asked: devices as users ask for them; a number, or the processor, leaves nothing to choose.
+
+    Returns:
+        Two or more, or none.
+    """
+    if not {*asked} <= {"auto", "cuda"}:
+        return ()
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    listed = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    names = listed[:count] if listed else [str(number) for number in range(count)]
+    return tuple(names) if len(names) > 1 else ()
+
+
+def generate_side_by_side(
+    work: Sequence[Batch],
+    processes: int,
+    advance: Callable[[int], None],
+    *,
+    devices: Sequence[str] = (),
+    told: Callable[[VideoSpec], None] = lambda _: None,
+) -> list[str]:
     """Generate batches in processes of their own.
 
     Args:
         work: the batches.
         processes: how many run at once; the cores are shared between them.
         advance: called with latent frames as batches are done.
+        devices: GPUs that the processes share, from `devices_for`.
+        told: called with each video of a batch that is done.
 
     Returns:
         A sentence per video that failed.
@@ -64,12 +90,19 @@ def generate_side_by_side(work: Sequence[Batch], processes: int, advance: Callab
 
     def done(batch: Batch) -> None:
         advance(len(batch) * batch[0].config.length.latent_frames)
+        for spec in batch:
+            told(spec)
 
-    return _side_by_side(generate_batch, work, processes, done=done, lost=_give_up)
+    return side_by_side(generate_batch, work, processes, done=done, lost=_give_up, devices=devices)
 
 
 def score_side_by_side(
-    work: Sequence[VideoSpec], processes: int, advance: Callable[[int], None]
+    work: Sequence[VideoSpec],
+    processes: int,
+    advance: Callable[[int], None],
+    *,
+    devices: Sequence[str] = (),
+    told: Callable[[VideoSpec], None] = lambda _: None,
 ) -> list[str]:
     """Score videos in processes of their own.
 
@@ -77,6 +110,8 @@ def score_side_by_side(
         work: the videos.
         processes: how many run at once.
         advance: called with 1 after each video.
+        devices: GPUs that the processes share, from `devices_for`.
+        told: called with each video that is done.
 
     Returns:
         A sentence per metric that failed.
@@ -85,22 +120,46 @@ def score_side_by_side(
     def lost(spec: VideoSpec, error: Exception) -> list[str]:
         return [f"{spec.relative_folder}: scores were lost: {error}"]
 
-    return _side_by_side(score.score_video, work, processes, done=lambda _: advance(1), lost=lost)
+    def done(spec: VideoSpec) -> None:
+        advance(1)
+        told(spec)
+
+    return side_by_side(score.score_video, work, processes, done=done, lost=lost, devices=devices)
 
 
-def _side_by_side(
+def side_by_side(
     task: Callable[[Item], list[str]],
     work: Sequence[Item],
     processes: int,
     *,
     done: Callable[[Item], None],
     lost: Callable[[Item, Exception], list[str]],
+    devices: Sequence[str] = (),
 ) -> list[str]:
-    """Run a task over items in processes that end with this one; `lost` answers for a process that died."""
+    """Run a task over items in processes that end with this one.
+
+    Args:
+        task: what is done with an item; it and the items travel to other processes.
+        work: the items.
+        processes: how many run at once.
+        done: called in this process after each item.
+        lost: answers for a process that died.
+        devices: GPUs, as CUDA_VISIBLE_DEVICES names them, that are dealt out to the processes in turn: each
+            sees one, as `cuda:0`. Without any, every process sees what this one sees.
+
+    Returns:
+        A sentence per failure.
+    """
     failures: list[str] = []
+    context = get_context("spawn")
+    dealt = context.SimpleQueue()
+    for number in range(processes if devices else 0):
+        dealt.put(devices[number % len(devices)])
     with (
         _threads_for(processes),
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_follow_parent) as pool,
+        ProcessPoolExecutor(
+            processes, mp_context=context, initializer=_begin, initargs=(dealt if devices else None,)
+        ) as pool,
     ):
         futures = {pool.submit(task, item): item for item in work}
         try:
@@ -130,11 +189,11 @@ def _give_up(batch: Batch, error: Exception) -> list[str]:
     return [] if status == "skipped" else [f"{spec.relative_folder}: {reason}" for spec in lost]
 
 
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, which ends its children, and die with it where the system can do that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+def _begin(dealt: SimpleQueue[str] | None) -> None:
+    """Begin a process: take a GPU, which counts only before the first use of CUDA."""
+    if dealt is not None:
+        os.environ[VISIBLE] = dealt.get()
+    follow_parent()
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from ff_bench.footage import Footage
+from ff_bench.metrics.shelf import Arrays, Shelf
 from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, MiniPrompt
 
 WHOLE = -1
@@ -33,12 +35,17 @@ class Video:
         fps: Decoded frames per second.
         chunk_frames: Decoded frames of one chunk; the first may have fewer.
         prefix_frames: Decoded frames at the start that the budget did not rule; 0 without a prefix.
-        frames: RGB, (T, H, W, 3) uint8.
+        footage: The frames.
         trace: One mapping per chunk, as in ``trace.jsonl``.
         manifest: Content of ``manifest.json``.
         model: Name of the model.
         made_frames: Decoded frames made after the prefix, those behind the end of the video too; None counts
             whole chunks.
+        shelf: Signals measured on the frames; of a video without a folder they are held in memory.
+        boundaries: First frame of every chunk but the first one; empty where they are not known.
+        window_frames: Decoded frames of the training window, from the start of the video; None where there is
+            no such window, and all frames count as inside.
+        device: Torch device for measures that compare with another video and so cannot be signals.
     """
 
     id: str
@@ -47,16 +54,38 @@ class Video:
     fps: float
     chunk_frames: int
     prefix_frames: int
-    frames: np.ndarray
+    footage: Footage
     trace: list[dict[str, Any]] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
     model: str = "mini"
     made_frames: int | None = None
+    shelf: Shelf = field(default_factory=lambda: Shelf(None, ""))
+    boundaries: tuple[int, ...] = ()
+    window_frames: int | None = None
+    device: str = "cpu"
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return self.footage.count
+
+    @property
+    def frames(self) -> np.ndarray:
+        """All frames at once, RGB, (T, H, W, 3) uint8: for small videos."""
+        return self.footage.frames
 
     @property
     def seconds(self) -> float:
         """Length in seconds."""
-        return len(self.frames) / self.fps
+        return self.count / self.fps
+
+    def signal(self, key: str) -> Arrays:
+        """Return the arrays of a signal, by key such as `frames/levels`.
+
+        Raises:
+            Unavailable: Where it was not or could not be measured, with the reason.
+        """
+        return self.shelf.get(key)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -119,7 +148,7 @@ class Measure:
     """What one measure of a family means.
 
     Attributes:
-        unit: ``dB``, ``1`` (a ratio or score), ``s``, ``bytes``, ``fps``, ``tokens``, ``frames``.
+        unit: ``dB``, ``1`` (a ratio or score), ``s``, ``px``, ``bytes``, ``fps``, ``tokens``, ``frames``.
         higher_is_better: None where neither direction is good in itself.
         doc: One sentence.
         label: Short column title for tables and axes.
@@ -141,6 +170,9 @@ class Metric(Protocol):
         version: Raised when any number of the family may change.
         needs_reference: Whether some measures compare with the full-cache video of the same prompt and seed.
         needs: What must be present: ``mini`` (exact geometry), ``trace``, or names of weight files.
+        signals: Keys of the signals that it reads, of the video and, if it needs one, of the reference; they
+            are measured before `compute` where that is possible.
+        extras: Keys of signals that it reads where they are on the shelf; nothing is measured for their sake.
         measures: Full measure name to its description.
     """
 
@@ -149,6 +181,18 @@ class Metric(Protocol):
     needs_reference: ClassVar[bool]
     needs: ClassVar[tuple[str, ...]]
     measures: ClassVar[Mapping[str, Measure]]
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Keys of the signals that it reads."""
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Keys of the signals that it reads where they are there."""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of weight files that it loads by itself."""
 
     def compute(self, video: Video, reference: Video | None) -> Iterator[Value]:
         """Yield every measure of the family, whole-video values and windows.
@@ -202,12 +246,12 @@ def scored_from(video: Video) -> int:
 
 def scored(video: Video) -> np.ndarray:
     """Return which frames are scored, (T,) bool."""
-    return np.arange(len(video.frames)) >= scored_from(video)
+    return np.arange(video.count) >= scored_from(video)
 
 
 def windows(video: Video, seconds: float = WINDOW_SECONDS) -> list[tuple[int, int]]:
     """Cut the video into consecutive windows of frames; a rest below half a window joins the last one."""
-    total, step = len(video.frames), max(1, round(seconds * video.fps))
+    total, step = video.count, max(1, round(seconds * video.fps))
     edges = [*range(0, total, step), total]
     if len(edges) > 2 and edges[-1] - edges[-2] < step / 2:
         del edges[-2]
@@ -219,6 +263,11 @@ def whole(name: str, video: Video, value: float | None, reason: str = "") -> Val
     if value is None:
         return undefined(name, video, reason)
     return Value(name, float(value), WHOLE, 0.0, video.seconds)
+
+
+def unavailable(name: str, video: Video, reason: str) -> Value:
+    """Make a whole-video value that cannot be made on this machine."""
+    return Value(name, None, WHOLE, 0.0, video.seconds, "unavailable", reason)
 
 
 def undefined(name: str, video: Video, reason: str) -> Value:
@@ -237,7 +286,7 @@ def curve(name: str, video: Video, series: Series) -> Iterator[Value]:
 
 def last_frames(video: Video, seconds: float) -> int:
     """Return the first frame of the video's last `seconds`."""
-    return max(0, len(video.frames) - round(seconds * video.fps))
+    return max(0, video.count - round(seconds * video.fps))
 
 
 def psnr(squared_error: np.ndarray) -> np.ndarray:

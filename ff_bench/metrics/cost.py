@@ -21,6 +21,9 @@ class Cost:
     version: ClassVar[int] = 1
     needs_reference: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("trace",)
+    signals: ClassVar[tuple[str, ...]] = ()
+    extras: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[Mapping[str, Measure]] = {
         "cost.seconds": Measure("s", False, "Wall seconds of all chunks under the budget.", "seconds", 1),
         "cost.model_seconds": Measure("s", False, "Part of them inside the model.", "model s", 1),

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 
 from ff_bench.metrics.base import Measure, Series, Value, Video, curve, whole
-from ff_bench.metrics.levels import motion
 
 
 class Flicker:
@@ -18,6 +17,9 @@ class Flicker:
     version: ClassVar[int] = 1
     needs_reference: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+    signals: ClassVar[tuple[str, ...]] = ("frames/difference",)
+    extras: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[Mapping[str, Measure]] = {
         "flicker.temporal_flickering": Measure(
             "1", True, "(255 - mean absolute difference of consecutive frames) / 255.", "flicker", 4
@@ -28,7 +30,12 @@ class Flicker:
         """Yield the score of the whole video and of each window (a pair of frames counts where it ends)."""
         del reference
         name = "flicker.temporal_flickering"
-        scores = np.concatenate([[0.0], 1 - motion(video.frames)])
-        series = Series.of(scores, np.arange(len(scores)) > 0)
+        series = steadiness(video)
         yield whole(name, video, series.mean(), "a single frame cannot flicker")
         yield from curve(name, video, series)
+
+
+def steadiness(video: Video) -> Series:
+    """Return 1 - mean absolute difference of each frame to the one before; the first frame has none."""
+    changes = video.signal("frames/difference")["change"]
+    return Series.of(1 - changes, np.arange(len(changes)) > 0)

@@ -64,12 +64,12 @@ def geometry_of(video: Video) -> Geometry:
     Raises:
         ValueError: When the prompt is not one of the embedded model.
     """
-    return _geometry(MiniPrompt.parse(video.prompt), len(video.frames))
+    return _geometry(MiniPrompt.parse(video.prompt), video.count)
 
 
 def truth_of(video: Video) -> np.ndarray:
     """Return the ground-truth render of a `mini` video's prompt and seed: RGB, (T, H, W, 3) uint8."""
-    return _truth(MiniPrompt.parse(video.prompt), video.seed, len(video.frames))
+    return _truth(MiniPrompt.parse(video.prompt), video.seed, video.count)
 
 
 @lru_cache(maxsize=2)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from ff_bench.metrics.base import (
     WINDOW_SECONDS,
@@ -18,10 +19,13 @@ from ff_bench.metrics.base import (
     whole,
 )
 from ff_bench.metrics.geometry import truth_of
-from ff_bench.metrics.levels import LEVELS, motion
+from ff_bench.metrics.levels import motion
 
 BLAND = 0.8
 """A video is bland when its gradient energy or contrast falls below this share of what it should be."""
+LEVEL = {"gradient": "gradient_energy", "contrast": "contrast", "saturation": "saturation"}
+"""The level behind each ratio of last to first."""
+_SHOWING_BLANDNESS = ("gradient", "contrast")
 _NO_SIGNAL = "the frames that it is compared with are flat"
 
 
@@ -32,6 +36,9 @@ class Guards:
     version: ClassVar[int] = 1
     needs_reference: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
+    signals: ClassVar[tuple[str, ...]] = ("frames/levels", "frames/difference")
+    extras: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[Mapping[str, Measure]] = {
         "guards.gradient_ratio": Measure(
             "1", None, "Gradient energy, last 5 s over the first part.", "gradient"
@@ -52,46 +59,39 @@ class Guards:
         first = scored_from(video)
         if video.model != "mini":  # a start of one picture is too little to compare with
             first = max(first, round(WINDOW_SECONDS * video.fps))
-        ratios: dict[str, float | None] = {}
-        for short, level in (
-            ("gradient", "gradient_energy"),
-            ("contrast", "contrast"),
-            ("saturation", "saturation"),
-        ):
-            series = LEVELS[level](video.frames[:first]), LEVELS[level](video.frames[last:])
-            ratios[short] = _ratio(series[1], series[0])
-        if last < first:
-            for short in ratios:
-                yield undefined(f"guards.{short}_ratio", video, "the first part and the last 5 s overlap")
-        else:
-            for short, ratio in ratios.items():
-                yield whole(f"guards.{short}_ratio", video, ratio, _NO_SIGNAL)
-        yield self._motion(video)
-        yield self._bland(video, reference, ratios if last >= first else {}, last)
+        levels = video.signal("frames/levels")
+        ratios = {
+            short: _ratio(levels[level][last:], levels[level][:first]) for short, level in LEVEL.items()
+        }
+        for short, ratio in ratios.items():
+            name = f"guards.{short}_ratio"
+            if last < first:
+                yield undefined(name, video, "the first part and the last 5 s overlap")
+            else:
+                yield whole(name, video, ratio, _NO_SIGNAL)
+        yield _motion(video)
+        yield _bland(video, reference, ratios if last >= first else {}, last)
 
-    def _motion(self, video: Video) -> Value:
-        name = "guards.motion_ratio"
-        if video.model != "mini":
-            return undefined(name, video, f"needs the true render, which model '{video.model}' does not have")
-        start = max(0, scored_from(video) - 1)
-        return whole(
-            name, video, _ratio(motion(video.frames[start:]), motion(truth_of(video)[start:])), _NO_SIGNAL
-        )
 
-    def _bland(
-        self, video: Video, reference: Video | None, own: Mapping[str, float | None], last: int
-    ) -> Value:
-        ratios = [own.get("gradient"), own.get("contrast")]
-        if reference is not None and len(reference.frames) == len(video.frames):
-            pairs = ((LEVELS[level], level) for level in ("gradient_energy", "contrast"))
-            ratios = [
-                _ratio(measure(video.frames[last:]), measure(reference.frames[last:])) for measure, _ in pairs
-            ]
-        known = [ratio for ratio in ratios if ratio is not None]
-        flag = float(min(known) < BLAND) if known else None
-        return whole(
-            "guards.bland", video, flag, "no full-cache video, and too short to compare with its start"
-        )
+def _motion(video: Video) -> Value:
+    name = "guards.motion_ratio"
+    if video.model != "mini":
+        return undefined(name, video, f"needs the true render, which model '{video.model}' does not have")
+    start = max(1, scored_from(video))  # the first frame has no change
+    truth = motion(torch.from_numpy(truth_of(video)).permute(0, 3, 1, 2)).numpy()
+    ratio = _ratio(video.signal("frames/difference")["change"][start:], truth[start - 1 :])
+    return whole(name, video, ratio, _NO_SIGNAL)
+
+
+def _bland(video: Video, reference: Video | None, own: Mapping[str, float | None], last: int) -> Value:
+    ratios = [own.get(short) for short in _SHOWING_BLANDNESS]
+    if reference is not None and reference.count == video.count:
+        levels, usual = (shown.signal("frames/levels") for shown in (video, reference))
+        named = [LEVEL[short] for short in _SHOWING_BLANDNESS]
+        ratios = [_ratio(levels[level][last:], usual[level][last:]) for level in named]
+    known = [ratio for ratio in ratios if ratio is not None]
+    flag = float(min(known) < BLAND) if known else None
+    return whole("guards.bland", video, flag, "no full-cache video, and too short to compare with its start")
 
 
 def _ratio(part: np.ndarray, base: np.ndarray) -> float | None:

@@ -1,7 +1,7 @@
 """Signals: what a formula or a network measures on the frames of a video, kept per frame, pair or clip.
 
-One pass over a video feeds every signal that its metrics need (`ff_bench/metrics/passes.py`). Signals are kept
-beside the rows; metrics, curves and drift are formulas on them, so that nothing is measured twice.
+One pass over a video feeds every signal that its metrics need (`ff_bench/metrics/passes.py`). Signals are
+kept beside the rows; metrics, curves and drift are formulas on them, so that nothing is measured twice.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 CLIPS, HEADS, FRAMES = "clips", "heads", "frames"
-"""What a signal reads: clips of 2 s one by one, the first frames of all clips, or the whole video in blocks."""
+"""What a signal reads: clips of 2 s one by one, the first frames of all clips, or the video in blocks."""
 
 SIGNALS: Mapping[str, str] = {
     "levels": "ff_bench.metrics.levels:Levels",
     "difference": "ff_bench.metrics.levels:Difference",
+    "thumbnails": "ff_bench.metrics.thumbnails:Thumbnails",
     "dino": "ff_bench.metrics.networks.dino:Dino",
     "clip_b32": "ff_bench.metrics.networks.clip:ClipB32",
     "aesthetic": "ff_bench.metrics.networks.clip:Aesthetic",
@@ -40,13 +41,17 @@ class Signal(Protocol):
         name: As in `SIGNALS`.
         version: Raised when any number may change.
         weights: Names in the manifest of weights (`ff_bench/weights.py`) of what it loads.
+        libraries: Modules that it needs beside those of the core.
         reads: `CLIPS`, `HEADS` or `FRAMES`.
+        reads_prompt: Whether its numbers depend on the prompt.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
     weights: ClassVar[tuple[str, ...]]
+    libraries: ClassVar[tuple[str, ...]]
     reads: ClassVar[str]
+    reads_prompt: ClassVar[bool]
 
     def __init__(self, device: torch.device) -> None:
         """Load what it needs.

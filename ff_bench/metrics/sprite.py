@@ -65,7 +65,7 @@ def sprite_error(video: Video, geometry: Geometry) -> Series | None:
     inside = inside & (total > 0)
     count = inside.sum((1, 2))
     squared = ((crops - mean) ** 2).mean(-1)
-    values, valid = np.zeros(len(video.frames)), np.zeros(len(video.frames), bool)
+    values, valid = np.zeros(video.count), np.zeros(video.count, bool)
     values[later] = psnr((squared * inside).sum((1, 2)) / np.maximum(count, 1))
     valid[later] = count >= CROP_AREA
     return Series(values, valid)

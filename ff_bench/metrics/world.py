@@ -41,6 +41,9 @@ class World:
     version: ClassVar[int] = 1
     needs_reference: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("mini",)
+    signals: ClassVar[tuple[str, ...]] = ()
+    extras: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[Mapping[str, Measure]] = {
         "world.memory": Measure(
             "1", True, "(PSNR - chance) / (full cache - chance) of revisited places.", "memory", 3
@@ -108,7 +111,7 @@ def revisit_series(video: Video, geometry: Geometry, mask: np.ndarray | None = N
 def _against(video: Video, index: np.ndarray, mask: np.ndarray) -> Series:
     """PSNR per frame of the masked pixels against the pixels of the same video at a flat index."""
     mask = mask & (index >= 0)
-    squared = _squared_error(video.frames, video.frames.reshape(-1, 3)[index])
+    squared = _squared_error(video.frames, video.frames.reshape(-1, 3).take(index, axis=0))
     count = mask.sum((1, 2))
     error = np.einsum("thw,thw->t", squared, mask, dtype=np.float64) / np.maximum(count, 1)
     enough = count >= ENOUGH * mask[0].size
@@ -159,7 +162,7 @@ def _memory(video: Video, reference: Video | None) -> Iterator[Value]:
     if reference is None:
         yield undefined("world.memory", video, NO_REFERENCE)
         return
-    if len(reference.frames) != len(video.frames):
+    if reference.count != video.count:
         yield undefined("world.memory", video, "the full-cache video has another length")
         return
     geometry = geometry_of(video)
@@ -183,7 +186,7 @@ def _memory(video: Video, reference: Video | None) -> Iterator[Value]:
 def _scene(video: Video, geometry: Geometry) -> Iterator[Value]:
     """Compare 8 x 8 pooled colours with those of the first view, over the revisited pixels of each cell."""
     mask = geometry.revisit
-    seen = video.frames.reshape(-1, 3)[geometry.reference]
+    seen = video.frames.reshape(-1, 3).take(geometry.reference, axis=0)
     weight = _pool(mask[..., None].astype(np.float32))  # (T, h, w, 1)
     now, then = (_pool(image * mask[..., None]) / np.maximum(weight, 1e-6) for image in (video.frames, seen))
     usable = (weight[..., 0] >= 0.25)[..., None]
@@ -208,7 +211,7 @@ def _pool(images: np.ndarray) -> np.ndarray:
 
 
 def _sprite(video: Video, geometry: Geometry) -> Iterator[Value]:
-    late = np.arange(len(video.frames)) >= len(video.frames) // 2
+    late = np.arange(video.count) >= video.count // 2
     reason = "the sprite does not come back after it was seen"
     error = sprite_error(video, geometry)
     drift = sprite_colour_drift(video, geometry)

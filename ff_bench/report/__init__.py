@@ -14,8 +14,10 @@ import pandas as pd
 
 from ff_bench import files, records, runs
 from ff_bench.errors import UsageError
+from ff_bench.foreign import is_superseded
 from ff_bench.report.agemap import age_map
 from ff_bench.report.comparison import Table
+from ff_bench.report.notes import seconds_of
 from ff_bench.report.page import write_page
 from ff_bench.report.plots import figures
 from ff_bench.report.sheet import contact_sheet
@@ -75,7 +77,11 @@ def make(
     out.mkdir(parents=True, exist_ok=True)
     found = summarise(rows, baseline=baseline, headline=headline)
     shown = collect(folders)
-    drawn = {place: _draw(table, shown, out, name=_slug(table, place)) for place, table in enumerate(found)}
+    drawn = {
+        place: _draw(table, shown, out, name=_slug(table, place))
+        for place, table in enumerate(found)
+        if table.is_main
+    }
     images = {place: [path for path in paths if path.suffix == ".png"] for place, paths in drawn.items()}
     page = write_page(out, found, images, shown=shown)
     written = [page, *_write_tables(found, out), *records.write_tables(rows, out), *chain(*drawn.values())]
@@ -98,15 +104,16 @@ def _draw(table: Table, shown: Mapping[str, Shown], out: Path, *, name: str) -> 
 
 def _slug(table: Table, place: int) -> str:
     """Name a table's files; tables that differ in a lesser field are told apart by number."""
-    seconds = float(str(table.key["frames"])) / float(str(table.key["fps"]))
-    words = f"{table.key['model']}-{table.key['prompt_set']}-{seconds:g}s-{table.key['protocol']}"
-    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", words) + (f"-{place}" if place else "")
+    model, prompts = (str(table.key[name])[:60] for name in ("model", "prompt_set"))
+    words = f"{model}-{prompts}-{seconds_of(table.key):g}s-{table.key['protocol']}"
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", words)[:160] + (f"-{place}" if place else "")
 
 
 def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
     """Read the rows of every video below some folders, finished or failed, and of tables of rows."""
     places = list(paths)
     folders = {found.parent.resolve() for path in places for found in path.rglob(runs.ROWS)}
+    folders = {folder for folder in folders if not is_superseded(folder)}
     tables = [records.read_table(path) for path in places if path.suffix in records.TABLES and path.is_file()]
     if not tables:
         return records.table(sorted(folders))

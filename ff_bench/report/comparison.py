@@ -10,6 +10,9 @@ import pandas as pd
 from ff_bench.metrics.base import Measure
 from ff_bench.report.statistics import Interval, Pair
 
+MAIN = "main"
+"""Panel of the first table of a group of videos."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -57,6 +60,7 @@ class Line:
     pairs: int
     cells: Mapping[str, Cell]
     values: Mapping[str, Mapping[Pair, float]] = field(repr=False, default_factory=dict)
+    is_foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,15 @@ class Table:
     lines: Sequence[Line]
     notes: Sequence[str]
     rows: pd.DataFrame = field(repr=False)
+    panel: str = MAIN
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the first table of its videos, which brings figures and the videos themselves."""
+        return self.panel == MAIN
 
 
 def name_text(line: Line) -> str:
     """Return a line's label with its marks."""
-    return line.label + ("†" if line.is_pinned else "") + ("‡" if line.is_bland else "")
+    marks = (("†", line.is_pinned), ("‡", line.is_bland), ("§", line.is_foreign))
+    return line.label + "".join(mark for mark, is_meant in marks if is_meant)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from ff_bench import traits
+from ff_bench.foreign import FOREIGN
+from ff_bench.metrics.base import WHOLE
 from ff_bench.models.facts import find
 from ff_bench.report.comparison import Line
+from ff_bench.report.joining import facts_of, is_foreign
 
+_CONSISTENT = ("subject_consistency", "background_consistency")
+_ALIKE = ("subject_similarity", "background_similarity", "coherence")
 CONTROLS = ("random", "full")
 """Policies that belong in every table."""
 
@@ -30,15 +35,48 @@ def budget_text(tokens: int | None, key: Mapping[str, object]) -> str:
 
 def title(key: Mapping[str, object]) -> str:
     """Name what a table compares: model, prompts, length, protocol, steps, device."""
-    seconds = float(str(key["frames"])) / float(str(key["fps"]))
+    what = f"{key['model']} · prompts {key['prompt_set']}"
+    if not key["frames"]:
+        return f"{what} · no video could be read"
+    length = f"{round(seconds_of(key), 1):g} s ({key['frames']} frames)"
+    if key["checkpoint"] == FOREIGN:
+        protocol = "" if key["protocol"] == FOREIGN else f" · protocol {key['protocol']}"
+        kind = f"{float(str(key['fps'])):.4g} fps · {key['size']}{protocol}"
+        return f"{what} · {length} · {kind} · made elsewhere"
     return (
-        f"{key['model']} · prompts {key['prompt_set']} · {round(seconds, 1):g} s ({key['frames']} frames) · "
+        f"{what} · {length} · "
         f"protocol {key['protocol']} · {key['steps']} steps · {key['device']} {key['dtype']}"
     )
 
 
-def caveats(lines: Sequence[Line], rows: pd.DataFrame, baseline: str) -> list[str]:
-    """List what a reader must know before quoting a number."""
+def seconds_of(key: Mapping[str, object]) -> float:
+    """Return the length of a table's videos; 0 where none could be read."""
+    fps = float(str(key["fps"]))
+    return float(str(key["frames"])) / fps if fps else 0.0
+
+
+def lacks_motion(metric: str, there: Collection[str]) -> bool:
+    """Say whether a metric is a consistency whose table would not show how much moves.
+
+    A still picture is perfectly consistent: the number means nothing without the dynamic degree beside it.
+    """
+    family, _, name = metric.rpartition(".")
+    if family == "drift":
+        return name.startswith(_ALIKE) and "drift.motion" not in there
+    return name.startswith(_CONSISTENT) and f"{family}.dynamic_degree" not in there
+
+
+def caveats(
+    lines: Sequence[Line], rows: pd.DataFrame, baseline: str, headline: Sequence[str] = ()
+) -> list[str]:
+    """List what a reader must know before quoting a number.
+
+    Args:
+        lines: of the table.
+        rows: of its videos.
+        baseline: policy that differences are taken to.
+        headline: metrics that the table would show if they had values.
+    """
     notes = []
     if any(line.policy == baseline for line in lines):
         notes.append(
@@ -48,7 +86,7 @@ def caveats(lines: Sequence[Line], rows: pd.DataFrame, baseline: str) -> list[st
     else:
         notes.append(f"no video of the baseline {baseline}: ± is half the 95 % interval of the mean itself")
     missing = [name for name in CONTROLS if all(line.policy != name for line in lines)]
-    if missing:
+    if missing and not is_foreign(rows).all():
         notes.append(f"missing controls: {', '.join(missing)}")
     pinned = sorted({(line.label, _pins(line.policy)) for line in lines if line.is_pinned})
     if pinned:
@@ -60,14 +98,29 @@ def caveats(lines: Sequence[Line], rows: pd.DataFrame, baseline: str) -> list[st
         notes.append(
             "‡ bland: half of the videos or more lost a fifth of their detail or contrast; not ranked"
         )
+    notes += _foreign_notes(lines, rows[is_foreign(rows)])
     if len({line.pairs for line in lines}) > 1:
         notes.append("lines rest on different numbers of videos; only the ± compares equal pairs")
-    notes += [*_shortfalls(lines), *_failures(rows)]
+    notes += [*_shortfalls(lines), *_failures(rows), *_absent(rows, headline)]
     for name, what in (("code_version", "code versions"), ("hardware", "kinds of hardware")):
-        seen = sorted(rows[name].dropna().astype(str).unique())
+        seen = sorted({*rows[name].dropna().astype(str)} - {""})
         if len(seen) > 1:
             notes.append(f"rows of several {what}: {', '.join(seen)}")
     return notes
+
+
+def _foreign_notes(lines: Sequence[Line], rows: pd.DataFrame) -> Iterator[str]:
+    """Say what is not known of videos that were not made here."""
+    if any(line.is_foreign for line in lines):
+        yield (
+            "§ not made here: model and prompt are as declared, steps, number format and prefix are not known"
+        )
+    videos = rows[rows["frames"] > 0].drop_duplicates("video_id")
+    if not videos["prompt_text"].fillna("").all():
+        yield "prompts are not known of all videos: those pair by the names of their files"
+    uneven = sum("rate" in facts_of(fields) for fields in videos["protocol_fields"])
+    if uneven:
+        yield f"{uneven} videos have a variable frame rate: times are by their average"
 
 
 def _pins(policy: str) -> str:
@@ -91,6 +144,18 @@ def _shortfalls(lines: Sequence[Line]) -> Iterator[str]:
             why = f" ({reason})" if reason else ""
             who = f"{line.label} {line.budget.partition(' ')[0]}"
             yield f"{who}: {pairs} of {line.pairs} videos have {', '.join(names)}{why}"
+
+
+def _absent(rows: pd.DataFrame, headline: Sequence[str]) -> Iterator[str]:
+    """Say which columns are not there since this machine could not make them, or must not stand alone."""
+    whole = rows[(rows["clip"] == WHOLE) & rows["metric"].isin(headline)]
+    there = set(whole.loc[whole["status"] == "ok", "metric"])
+    lost = whole[(whole["status"] == "unavailable") & ~whole["metric"].isin(there)]
+    for reason, part in lost.groupby("reason", sort=False):
+        yield f"unavailable: {', '.join(dict.fromkeys(part['metric']))} ({reason})"
+    alone = [name for name in headline if name in there and lacks_motion(name, there)]
+    if alone:
+        yield f"not shown without a dynamic degree, as a still video would win: {', '.join(alone)}"
 
 
 def _failures(rows: pd.DataFrame) -> Iterator[str]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from ff_bench import metrics, runs
+from ff_bench import metrics
 from ff_bench.files import write_atomically
 from ff_bench.metrics.base import WHOLE
 from ff_bench.report.comparison import Line, Table, name_text
@@ -56,7 +56,7 @@ def write_page(
         {
             "table": _table(table),
             "figures": [_figure(path, out) for path in figures.get(place, ())],
-            "groups": _groups(table, shown, out, room=room),
+            "groups": _groups(table, shown, out, room=room) if table.is_main else [],
         }
         for place, table in enumerate(tables)
     ]
@@ -107,7 +107,7 @@ def _groups(table: Table, shown: Mapping[str, Shown], out: Path, *, room: _Room)
         found = [(line, of_line(table, line, shown)) for line in lines]
         for pair in sorted({pair for _, videos in found for pair in videos}):
             chosen = [(line, videos[pair]) for line, videos in found if pair in videos]
-            chosen = [(line, video) for line, video in chosen if (video.folder / runs.VIDEO).is_file()]
+            chosen = [(line, video) for line, video in chosen if video.is_foreign or video.viewing]
             if chosen:
                 name = f"{pair[0]}, seed {pair[1]}" + (f", budget {lines[-1].budget}" if budget else "")
                 videos = [_video(table, line, video, pair=pair, out=out, room=room) for line, video in chosen]
@@ -118,9 +118,9 @@ def _groups(table: Table, shown: Mapping[str, Shown], out: Path, *, room: _Room)
 def _video(
     table: Table, line: Line, video: Shown, *, pair: Pair, out: Path, room: _Room
 ) -> dict[str, object]:
-    path = video.folder / runs.VIDEO
-    size = path.stat().st_size
-    embedded = size <= min(EMBED_BYTES, room.left)
+    path = video.viewing
+    size = path.stat().st_size if path is not None else 0
+    embedded = path is not None and not video.is_foreign and size <= min(EMBED_BYTES, room.left)
     room.left -= size if embedded else 0
     scores = [
         (heading(column), f"{line.values[column.metric][pair]:.{column.measure.digits}f}")
@@ -130,7 +130,9 @@ def _video(
     return {
         "name": name_text(line),
         "colour": colour(line.policy, [other.policy for other in table.lines]),
-        "source": _data(path, "video/mp4") if embedded else _link(path, out),
+        "source": "" if path is None else _data(path, "video/mp4") if embedded else _link(path, out),
+        "file": Path(video.manifest.source["path"]).name if video.is_foreign else "",
+        "obstacle": video.obstacle,
         "scores": scores,
         **_curve(table, line, pair),
     }

@@ -38,12 +38,14 @@ def contact_sheet(table: Table, shown: Mapping[str, Shown]) -> Figure | None:
     example = max((video for _, video in strips), key=lambda video: video.prefix_frames)
     total = min(video.manifest.frames for _, video in strips)
     times, same_place = sheet_times(example, total)
-    rows = [(name, video.frames()[times]) for name, video in strips]
+    rows = [(name, video.frames_at(times)) for name, video in strips]
     if any(video.starts_true for _, video in strips):
         rows.insert(0, ("truth", _truth(example, total)[times]))
     asked = next((line.budget for line in lines if budgets and line.budget_tokens == budgets[0]), "")
-    budget = f"budget {asked}" if asked else "full cache"
-    title = f"{shorten(example.prompt, TITLE_LETTERS, placeholder=' …')}, seed {example.seed}\n{budget}" + (
+    kept = "full cache" if any(line.budget == "full" for line in lines) else "budget not known"
+    budget = f"budget {asked}" if asked else kept
+    told = example.prompt or str(pair and pair[0])
+    title = f"{shorten(told, TITLE_LETTERS, placeholder=' …')}, seed {example.seed}\n{budget}" + (
         "; one place at every return" if same_place else ""
     )
     return _draw(rows, times / example.manifest.fps, example.prefix_frames / example.manifest.fps, title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ _OTHER_MARKERS = ("P", "*", "X", "<", ">", "h")
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
+    "text.parse_math": False,  # names of others may hold any sign
     "axes.labelsize": 7,
     "axes.titlesize": 7,
     "axes.titlelocation": "left",
@@ -115,7 +117,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
     written = []
     for ending, metadata in undated.items():
         target = path.with_name(path.name + ending)
-        with files.temporary(target) as part:
+        with files.temporary(target) as part, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
             figure.savefig(part, dpi=300, metadata=metadata)
         written.append(target)
     return written

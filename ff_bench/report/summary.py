@@ -9,9 +9,11 @@ from dataclasses import replace
 import pandas as pd
 
 from ff_bench import metrics, traits
+from ff_bench.foreign import FOREIGN
 from ff_bench.metrics.base import WHOLE, Measure
-from ff_bench.report.comparison import Cell, Column, Line, Table
-from ff_bench.report.notes import budget_text, caveats, title
+from ff_bench.report import joining
+from ff_bench.report.comparison import MAIN, Cell, Column, Line, Table
+from ff_bench.report.notes import budget_text, caveats, lacks_motion, title
 from ff_bench.report.statistics import Pair, bootstrap, differences
 
 HEADLINE = (
@@ -27,6 +29,24 @@ HEADLINE = (
     "cost.fps",
 )
 """Columns of the summary table, where they have values."""
+_DIMENSIONS = (
+    "subject_consistency", "subject_consistency_clip2clip", "background_consistency",
+    "background_consistency_clip2clip", "dynamic_degree", "temporal_flickering", "motion_smoothness",
+    "aesthetic_quality", "imaging_quality", "overall_consistency", "quality", "semantic", "total",
+)  # fmt: skip
+PANELS: Mapping[str, Sequence[str]] = {
+    "VBench-Long compat": [f"vbench_long.compat.{name}" for name in _DIMENSIONS],
+    "VBench-Long strict": [f"vbench_long.strict.{name}" for name in _DIMENSIONS],
+    "VBench reference": [f"vbench_reference.{name}" for name in _DIMENSIONS],
+    "drift": [
+        "drift.imaging_quality", "drift.imaging_quality_abs", "drift.aesthetic_quality",
+        "drift.aesthetic_quality_abs", "drift.saturation", "drift.contrast", "drift.brightness",
+        "drift.gradient_energy", "drift.temporal_flickering", "drift.frozen", "drift.loop",
+    ],
+}  # fmt: skip
+"""Further tables of the same videos: their title, and their columns where they have values."""
+UNTOLD = "–"
+"""Budget of a video whose maker does not tell it."""
 _GROUP = (
     "model",
     "checkpoint",
@@ -59,14 +79,27 @@ def summarise(
             raise ValueError(
                 f"headline metric '{name}' is unknown; families are {', '.join(metrics.names())}"
             )
-    return [_table(dict(key), part, baseline, headline) for key, part in groups(rows)]
+    panels = {MAIN: headline, **PANELS} if headline is HEADLINE else {MAIN: headline}
+    return [
+        table
+        for key, part in groups(rows)
+        for panel, names in panels.items()
+        for table in [_table(dict(key), part, baseline, names, panel=panel)]
+        if table.columns or panel == MAIN or part["metric"].isin(names).any()
+    ]
 
 
 def groups(rows: pd.DataFrame) -> Iterator[tuple[Mapping[str, object], pd.DataFrame]]:
-    """Yield what may be pooled: its key and its rows. Videos of the full cache join every protocol."""
+    """Yield what may be pooled: its key and its rows; videos that were not made here join where they fit."""
     rows = rows.assign(device=rows["device"].fillna("").astype(str).str.partition(":")[0])
+    is_other = joining.is_foreign(rows)
+    yield from joining.join(_own_groups(rows[~is_other]), rows[is_other])
+
+
+def _own_groups(rows: pd.DataFrame) -> Iterator[joining.Group]:
+    """Yield what may be pooled of videos made here. Videos of the full cache join every protocol."""
     for values, part in rows.groupby(list(_GROUP), dropna=False, sort=True):
-        key = dict(zip(_GROUP, values, strict=True))
+        key = {name: _as_whole(value) for name, value in zip(_GROUP, values, strict=True)}
         is_full = part["policy"].isin(traits.FULL)
         protocols = sorted(part.loc[~is_full, "protocol"].unique()) or sorted(part["protocol"].unique())
         start = part["protocol_fields"].map(_start)
@@ -75,18 +108,26 @@ def groups(rows: pd.DataFrame) -> Iterator[tuple[Mapping[str, object], pd.DataFr
             yield {**key, "protocol": protocol}, part[own | (is_full & start.isin(set(start[own])))]
 
 
+def _as_whole(value: object) -> object:
+    """Undo what a table does to whole numbers beside missing ones."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _start(protocol_fields: object) -> tuple[bool, object]:
     """Return what the full cache shares with others: whether it starts with true frames, and its noise."""
     found = _fields(protocol_fields)
     return found.get("prefix") == "truth", found.get("noise")
 
 
-def _table(key: dict[str, object], rows: pd.DataFrame, baseline: str, headline: Sequence[str]) -> Table:
+def _table(
+    key: dict[str, object], rows: pd.DataFrame, baseline: str, headline: Sequence[str], *, panel: str
+) -> Table:
     rows = _newest_versions(rows)
+    there = set(rows.loc[(rows["status"] == "ok") & (rows["clip"] == WHOLE), "metric"])
     columns = [
         Column(name, metrics.measure(name) or Measure("1", None, ""))
         for name in headline
-        if ((rows["metric"] == name) & (rows["status"] == "ok") & (rows["clip"] == WHOLE)).any()
+        if name in there and not lacks_motion(name, there)
     ]
     lines = [
         _line(part, columns, key)
@@ -94,7 +135,9 @@ def _table(key: dict[str, object], rows: pd.DataFrame, baseline: str, headline: 
     ]
     lines = sorted(_labelled(lines, rows), key=_order)
     compared = _with_best(_with_pairs(lines, columns, baseline), columns)
-    return Table(title(key), key, baseline, columns, compared, caveats(compared, rows, baseline), rows)
+    notes = caveats(compared, rows, baseline, headline)
+    named = title(key) if panel == MAIN else f"{title(key)} · {panel}"
+    return Table(named, key, baseline, columns, compared, notes, rows, panel)
 
 
 def _newest_versions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -113,6 +156,7 @@ def pair_values(rows: pd.DataFrame, metric: str, *, clip: int = WHOLE) -> dict[P
 def _line(rows: pd.DataFrame, columns: Sequence[Column], key: Mapping[str, object]) -> Line:
     first = rows.iloc[0]
     tokens = None if pd.isna(first["budget_tokens"]) else int(first["budget_tokens"])
+    is_told = tokens is not None or first["checkpoint"] != FOREIGN or first["policy"] in traits.FULL
     values = {column.metric: pair_values(rows, column.metric) for column in columns}
     bland = pair_values(rows, "guards.bland")
     videos = rows[["prompt_id", "seed"]].drop_duplicates()
@@ -121,8 +165,9 @@ def _line(rows: pd.DataFrame, columns: Sequence[Column], key: Mapping[str, objec
         fields=str(first["policy_fields"]),
         label=str(first["policy_fields"]),
         budget_tokens=tokens,
-        budget=budget_text(tokens, key),
+        budget=budget_text(tokens, key) if is_told else UNTOLD,
         is_pinned=bool(_listed(first.get("pinned"))),
+        is_foreign=str(first["policy_fields"]) == joining.ELSEWHERE,
         is_bland=bool(bland) and sum(bland.values()) >= len(bland) / 2,
         prompts=videos["prompt_id"].nunique(),
         pairs=len(videos),

@@ -14,7 +14,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-    "†": r"$\dagger$", "‡": r"$\ddagger$",
+    "†": r"$\dagger$", "§": r"\S{}", "‡": r"$\ddagger$",
     "–": "--", "·": r"$\cdot$", "Δ": r"$\Delta$", "×": r"$\times$", "<": r"$<$", ">": r"$>$",
 }  # fmt: skip
 _UNITS = {"1": "", "bytes": "MiB", "fps": ""}

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ff_bench import records, runs, video
+from ff_bench import probe, records, runs, video
 from ff_bench.models.facts import find
 from ff_bench.report.comparison import Line, Table
 from ff_bench.report.plots import rows_of
 from ff_bench.report.statistics import Pair
+
+PLAYED: Mapping[str, tuple[str, ...]] = {
+    ".mp4": ("h264", "av1", "vp9"), ".m4v": ("h264",), ".mov": ("h264",), ".webm": ("vp8", "vp9", "av1"),
+}  # fmt: skip
+"""Codecs that browsers play, by the ending of the file."""
+PLAYED_PIXELS = ("yuv420p", "yuvj420p")
 
 
 @dataclass(frozen=True)
@@ -57,20 +64,66 @@ class Shown:
         return records.read(self.folder / runs.TRACE)
 
     @property
-    def has_frames(self) -> bool:
-        """Whether `frames` can be read."""
-        return any((self.folder / name).is_file() for name in (runs.RECORD, runs.VIDEO))
+    def is_foreign(self) -> bool:
+        """Whether it was not made here; its file is then elsewhere."""
+        return bool(self.manifest.source)
 
-    def frames(self) -> np.ndarray:
-        """Read the record where it is pictures, else the viewing video: (T, H, W, 3) uint8.
+    @property
+    def viewing(self) -> Path | None:
+        """The file to look at, None where it is not here any more, or is another."""
+        if not self.is_foreign:
+            path = self.folder / runs.VIDEO
+            return path if path.is_file() else None
+        path = Path(self.manifest.source["path"])
+        same = path.is_file() and path.stat().st_size == self.manifest.source["bytes"]
+        return path if same else None
+
+    @property
+    def obstacle(self) -> str:
+        """Why browsers cannot play it; empty where they can."""
+        source = self.manifest.source
+        if self.viewing is None:
+            return "the file is not there any more, or has changed"
+        ending = self.viewing.suffix.lower()
+        if not source or (source["codec"] in PLAYED.get(ending, ()) and source["pixels"] in PLAYED_PIXELS):
+            return ""
+        return f"browsers do not play {source['codec']} ({source['pixels']}) in {ending or 'such a file'}"
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether `frames_at` can read it."""
+        return self._pictures is not None
+
+    def frames_at(self, times: np.ndarray) -> np.ndarray:
+        """Read some frames of the record where it is pictures, else of the file to look at.
+
+        Args:
+            times: Frame numbers.
+
+        Returns:
+            RGB, (number of times, H, W, 3) uint8.
 
         Raises:
-            FileNotFoundError: where neither is there.
+            FileNotFoundError: Where no file is there.
+            ValueError: Where it has fewer frames.
         """
-        for name in (runs.RECORD, runs.VIDEO):
-            if (self.folder / name).is_file():
-                return video.read_record(self.folder / name)
-        raise FileNotFoundError(f"{self.folder} holds neither {runs.RECORD} nor {runs.VIDEO}")
+        path = self._pictures
+        if path is None:
+            raise FileNotFoundError(f"no pictures of the video in {self.folder} are here")
+        wanted = {int(time) for time in times}
+        images = probe.decode(path) if self.is_foreign else video.decode(path)
+        first = islice(images, max(wanted) + 1)
+        kept = {place: image for place, image in enumerate(first) if place in wanted}
+        if len(kept) < len(wanted):
+            raise ValueError(f"{path} holds fewer frames than {max(wanted) + 1}")
+        return np.stack([kept[int(time)] for time in times])
+
+    @property
+    def _pictures(self) -> Path | None:
+        if self.is_foreign:
+            return self.viewing
+        paths = (self.folder / name for name in (runs.RECORD, runs.VIDEO))
+        return next((path for path in paths if path.is_file()), None)
 
 
 def collect(folders: Iterable[Path]) -> dict[str, Shown]:

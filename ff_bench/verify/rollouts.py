@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ff_bench import pictures, pipeline, records, runs, video
 from ff_bench.config import RunConfig
-from ff_bench.metrics.levels import brightness, contrast, motion
+from ff_bench.footage import Held
+from ff_bench.metrics import passes
+from ff_bench.metrics.shelf import Shelf
 from ff_bench.plan import duration, size
 from ff_bench.runs import Manifest
 from ff_bench.verify.finding import Finding, judged
@@ -30,7 +32,6 @@ NOTHING = 1e-3
 STILL = 0.05 / 255
 """Difference of neighbouring pictures below which the video stands still."""
 TOLERATED_SECONDS = 1.0
-AT_ONCE = 64
 METHODS, PROMPTS, LENGTHS = 3, 128, (30, 60)
 """Table 1 of Future Forcing (arXiv 2605.30083): methods per model, and seconds. The paper does not state how
 many prompts; 128 is the usual set."""
@@ -109,23 +110,18 @@ def judge_pictures(frames: np.ndarray, fps: float, name: str) -> Iterator[Findin
         fps: pictures per second.
         name: in front of the findings.
     """
-    levels = {"black": brightness(frames) < DARK, "empty": _by_parts(frames, contrast) < FLAT}
-    levels["frozen"] = motion_of(frames) < STILL
-    for problem, marks in levels.items():
+    shelf = Shelf(None, "")
+    passes.measure(Held(frames), ["frames/levels", "frames/difference"], shelf, fps=fps, device="cpu")
+    levels, change = shelf.get("frames/levels"), shelf.get("frames/difference")["change"]
+    problems = {
+        "black": levels["brightness"] < DARK,
+        "empty": levels["contrast"] < FLAT,
+        "frozen": change[1:] < STILL,
+    }
+    for problem, marks in problems.items():
         longest = longest_run(marks) / fps
         seen = f"longest stretch {longest:.2f} s, {int(marks.sum())} of {len(frames)} pictures"
         yield judged(f"{name}: not {problem}", longest < TOLERATED_SECONDS, seen)
-
-
-def motion_of(frames: np.ndarray) -> np.ndarray:
-    """Return the mean absolute difference of consecutive pictures, (T - 1,), a few at a time."""
-    parts = [motion(frames[start : start + AT_ONCE + 1]) for start in range(0, len(frames) - 1, AT_ONCE)]
-    return np.concatenate(parts) if parts else np.ones(0)
-
-
-def _by_parts(frames: np.ndarray, level: Any) -> np.ndarray:
-    starts = range(0, len(frames), AT_ONCE)
-    return np.concatenate([level(frames[start : start + AT_ONCE]) for start in starts])
 
 
 def longest_run(marks: np.ndarray) -> int:

@@ -205,11 +205,6 @@ def test_latents_that_are_no_video_fail(rehearsal) -> None:
         assert finding.state == "FAIL"
 
 
-def test_motion_by_parts_is_motion() -> None:
-    frames = np.random.default_rng(1).integers(0, 255, (150, 4, 4, 3), dtype=np.uint8)
-    assert np.array_equal(rollouts.motion_of(frames), rollouts.motion(frames))
-    assert rollouts.motion_of(frames[:1]).size == 0
-
 
 def test_cost_of_the_first_table(rehearsal) -> None:
     made = rehearsal.window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ AT_ONCE = 3
 """Latent frames decoded in one call; the result does not depend on it."""
 
 
-def decode(latents: Tensor, member: Member, *, device: torch.device | str, dtype: torch.dtype) -> np.ndarray:
-    """Decode the latents of one video from its beginning.
+def decode(
+    latents: Tensor, member: Member, *, device: torch.device | str, dtype: torch.dtype
+) -> Iterator[np.ndarray]:
+    """Decode the latents of one video from its beginning, piece by piece.
 
     Args:
         latents: (F, 16, h, w), normalised.
@@ -30,15 +33,15 @@ def decode(latents: Tensor, member: Member, *, device: torch.device | str, dtype
         device: where to.
         dtype: number format of the decoder.
 
-    Returns:
-        (4F - 3, 8h, 8w, 3) uint8.
+    Yields:
+        (n, 8h, 8w, 3) uint8, 4F - 3 frames in all.
 
     Raises:
         FileNotFoundError: where the decoder is not on this machine.
     """
     step = decoder(member, device=device, dtype=dtype)
-    parts = [step(part[None])[0].cpu().numpy() for part in latents.split(AT_ONCE)]
-    return np.concatenate(parts)
+    for part in latents.split(AT_ONCE):
+        yield step(part[None])[0].cpu().numpy()
 
 
 def decoder(member: Member, *, device: torch.device | str, dtype: torch.dtype) -> Decoder:

@@ -6,29 +6,21 @@ Nothing is downloaded unless it is asked for. Knows no torch, so that plans and 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ff_bench.errors import UsageError
-from ff_bench.files import canonical, write_atomically
+from ff_bench.files import cache_folder as cache_folder
+from ff_bench.libraries import mend_torchvision
+from ff_bench.files import file_digest
 
 if TYPE_CHECKING:
     from ff_bench.models.wan.member import Source
 
-CACHE = "FF_BENCH_CACHE"
 ABSENT = "absent"
 INSTALL = "pip install 'ff-bench[wan]'"
-
-
-def cache_folder() -> Path:
-    """Where this package remembers things: the environment's `FF_BENCH_CACHE`, else `~/.cache/ff-bench`."""
-    named = os.environ.get(CACHE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "ff-bench"
 
 
 def library(name: str, *, purpose: str) -> Any:
@@ -41,6 +33,7 @@ def library(name: str, *, purpose: str) -> Any:
     Raises:
         UsageError: where it is not installed, with the command that installs it.
     """
+    mend_torchvision()
     try:
         return import_module(name)
     except ImportError as error:
@@ -124,9 +117,9 @@ def digest(path: Path) -> str:
         FileNotFoundError: where there is no such file or folder.
     """
     if path.is_dir():
-        lines = [f"{file.relative_to(path).as_posix()} {_file_digest(file)}\n" for file in _files(path)]
+        lines = [f"{file.relative_to(path).as_posix()} {file_digest(file)}\n" for file in _files(path)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
-    return _file_digest(path)
+    return file_digest(path)
 
 
 def digest_of(source: Source) -> str:
@@ -150,20 +143,3 @@ def _files(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden:
             yield path
-
-
-def _file_digest(path: Path) -> str:
-    real = path.resolve()
-    state = real.stat()
-    known = {"path": str(real), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-    note = cache_folder() / "digests" / f"{hashlib.sha256(str(real).encode()).hexdigest()[:20]}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        remembered = json.loads(note.read_text(encoding="utf-8"))
-        if {key: remembered[key] for key in known} == known:
-            return str(remembered["sha256"])
-    with real.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    with suppress(OSError):  # a home that cannot be written costs time, not the run
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, canonical({**known, "sha256": found}))
-    return found

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ff_bench.footage import Held
 from ff_bench.metrics import Video, load
 from ff_bench.metrics.base import PSNR_CAP, WHOLE, Value, scored, scored_from
 from ff_bench.metrics.geometry import MARGIN, build, geometry_of
 from ff_bench.models.mini import world
 from ff_bench.models.mini.prompt import RING, MiniPrompt
+from tests.ff_bench.metrics.tiny import with_frames
 
 ORBIT = "orbit palette=3 speed=4 sprite=disc hue=teal path=7"
 FRAMES = 384
@@ -23,7 +25,7 @@ def true_video(text: str = ORBIT, *, seed: int = 1, frames: int = FRAMES, prefix
     shown = (world.truth(prompt, seed, frames)[0].numpy() * 0.6 + 50).round().astype(np.uint8)
     manifest = {"identity": {"policy": {"name": "h2o"}, "protocol": {"prefix": prefix}}}
     start = prompt.prefix_frames() * 4
-    return Video("a", prompt.text, seed, 16, 12, start, shown, [], manifest)
+    return Video("a", prompt.text, seed, 16, 12, start, Held(shown), [], manifest)
 
 
 def as_full(video: Video) -> Video:
@@ -32,7 +34,7 @@ def as_full(video: Video) -> Video:
 
 def noisy(video: Video, sigma: float, where: np.ndarray) -> Video:
     noise = np.random.default_rng(0).normal(0, sigma, video.frames.shape) * where[:, None, None, None]
-    return replace(video, frames=np.clip(video.frames + noise, 0, 255).round().astype(np.uint8))
+    return with_frames(video, np.clip(video.frames + noise, 0, 255).round().astype(np.uint8))
 
 
 def scores(video: Video, reference: Video | None = None) -> dict[str, Value]:
@@ -73,16 +75,16 @@ def test_memory_is_one_for_the_full_cache_and_about_zero_for_another_world() -> 
     lost = video.frames.copy()
     start = video.prefix_frames
     lost[start:] = true_video(seed=9).frames[start:]
-    forgotten = number(scores(replace(video, frames=lost), full)["memory"])
+    forgotten = number(scores(with_frames(video, lost), full)["memory"])
     assert abs(forgotten) < 0.25
     half = np.concatenate([video.frames[: (start + FRAMES) // 2], lost[(start + FRAMES) // 2 :]])
-    assert forgotten < number(scores(replace(video, frames=half), full)["memory"]) < 1
+    assert forgotten < number(scores(with_frames(video, half), full)["memory"]) < 1
 
 
 def test_memory_has_a_reason_when_the_full_cache_remembers_nothing() -> None:
     video = true_video()
     blank = np.random.default_rng(0).integers(0, 255, video.frames.shape, dtype=np.uint8)
-    value = scores(video, as_full(replace(video, frames=blank)))["memory"]
+    value = scores(video, as_full(with_frames(video, blank)))["memory"]
     assert value.status == "undefined"
     assert "above chance" in value.reason
 
@@ -92,7 +94,7 @@ def test_the_sprite_does_not_count_as_background() -> None:
     geometry = geometry_of(video)
     painted = video.frames.copy()
     painted[~geometry.background] = 255
-    assert number(scores(replace(video, frames=painted))["revisit_psnr"]) == PSNR_CAP
+    assert number(scores(with_frames(video, painted))["revisit_psnr"]) == PSNR_CAP
 
 
 def test_full_cache_and_policies_are_scored_over_the_same_frames() -> None:
@@ -117,7 +119,7 @@ def test_change_counts_repainted_places_apart() -> None:
     frames = video.frames.copy()
     old = (geometry.version == 0)[:, None, :] & geometry.revisit & scored(video)[:, None, None]
     frames[old] = 255 - frames[old]
-    found = scores(replace(video, frames=frames))
+    found = scores(with_frames(video, frames))
     assert number(found["revisit_psnr_changed"]) == pytest.approx(PSNR_CAP, abs=0.1)
     assert number(found["revisit_psnr"]) < PSNR_CAP
 
@@ -130,7 +132,7 @@ def test_sprite_drift_is_the_distance_of_its_colour() -> None:
     shifted = frames.copy()
     shifted[late] += np.array([20, 0, -20])
     kept = scores(video)
-    moved = scores(replace(video, frames=shifted.clip(0, 255).astype(np.uint8)))
+    moved = scores(with_frames(video, shifted.clip(0, 255).astype(np.uint8)))
     expected = np.hypot(20, 20) / 255
     assert number(moved["sprite_drift"]) == pytest.approx(
         expected, abs=2 * number(kept["sprite_drift"]) + 0.01
@@ -151,9 +153,9 @@ def test_truth_is_compared_only_after_a_true_prefix() -> None:
     assert scores(true_video())["truth_psnr"].status == "undefined"
     prompt = MiniPrompt.parse(ORBIT)
     exact = world.truth(prompt, 1, FRAMES)[0].numpy()
-    video = replace(true_video(prefix="truth"), frames=exact)
+    video = with_frames(true_video(prefix="truth"), exact)
     assert number(scores(video)["truth_psnr"]) == PSNR_CAP
-    off = noisy(replace(video, frames=exact), 8.0, scored(video))
+    off = noisy(with_frames(video, exact), 8.0, scored(video))
     assert 29 < number(scores(off)["truth_psnr"]) < 31.5
     assert number(scores(video)["truth_sprite_psnr"]) == PSNR_CAP
 
@@ -197,7 +199,7 @@ def test_anchor_compares_at_the_same_screen_column() -> None:
     video = true_video()
     shade = 1 - 0.3 * (np.abs(np.arange(64) - 31.5) / 31.5) ** 2
     dimmed = (video.frames * shade[None, None, :, None]).round().astype(np.uint8)
-    found = scores(replace(video, frames=dimmed))
+    found = scores(with_frames(video, dimmed))
     assert number(found["anchor_psnr"]) > 50
     assert number(found["revisit_psnr"]) < 30
 
@@ -206,5 +208,5 @@ def test_anchor_of_a_forgotten_place_is_near_chance() -> None:
     video = true_video()
     other = true_video(seed=2).frames
     half = len(video.frames) // 2
-    found = scores(replace(video, frames=np.concatenate([video.frames[:half], other[half:]])))
+    found = scores(with_frames(video, np.concatenate([video.frames[:half], other[half:]])))
     assert number(found["anchor_psnr"]) < 35

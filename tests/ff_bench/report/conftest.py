@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ff_bench import files, metrics, records, runs, video
+from ff_bench.footage import Held
 from ff_bench.metrics import Video
 from ff_bench.models.mini import world
 from ff_bench.models.mini.prompt import MiniPrompt
@@ -126,7 +127,7 @@ def open_video(folder: Path) -> Video:
         fps=FPS,
         chunk_frames=CHUNK * STRIDE,
         prefix_frames=manifest["prefix_frames"] * STRIDE,
-        frames=video.read_record(folder / runs.RECORD),
+        footage=Held(video.read_record(folder / runs.RECORD)),
         trace=records.read(folder / runs.TRACE),
         manifest=manifest,
     )
@@ -138,8 +139,11 @@ def score(folder: Path, reference: Path | None) -> None:
     base = None if reference is None else open_video(reference)
     identity = shown.identity
     rows = []
-    for name in metrics.names():
-        metric = metrics.load(name)
+    families = [metrics.load(name) for name in metrics.names()]
+    metrics.prepare(shown, families)
+    if base is not None:
+        metrics.prepare(base, [metric for metric in families if metric.needs_reference])
+    for metric in families:
         for value in metric.compute(shown, base):
             rows.append(
                 {
@@ -151,7 +155,7 @@ def score(folder: Path, reference: Path | None) -> None:
                     "policy_fields": "{}",
                     "protocol": "equal",
                     "budget_tokens": identity["budget_tokens"],
-                    "frames": len(shown.frames),
+                    "frames": shown.count,
                     "prompt_set": "orbit",
                     "prompt_id": MiniPrompt.parse(shown.prompt).id,
                     "prompt_text": shown.prompt,

@@ -1,0 +1,17 @@
+"""Child processes that end with their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+
+PARENT_DEATH_SIGNAL = 1
+"""Option of prctl: the kernel ends a child whose parent is gone."""
+
+
+def follow_parent() -> None:
+    """Leave Ctrl-C to the parent, which ends its children, and die with it where the system can do that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
