@@ -7,7 +7,7 @@ SCORER := .venv-vbench
 PINS := ff_bench/metrics/reference/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check scorer-env parity-vbench train-mini wheel clean
+.PHONY: help setup demo test noncommercial check scorer-env parity-vbench train-mini paper-mini wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q '$(TORCH)'
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wan,vbench]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,slurm,tensorboard,vbench,wan,wandb]'
 	touch $(READY)
 
 demo: $(READY)  ## one 60 s video at 8k, then five policies at a budget that binds, with tables and plots
@@ -27,6 +27,9 @@ demo: $(READY)  ## one 60 s video at 8k, then five policies at a budget that bin
 
 test: $(READY)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+noncommercial: $(READY)  ## add the code of two networks whose licences forbid commercial use (AMT, MUSIQ)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps vbench==0.1.5 pyiqa==0.1.16
 
 check: $(READY)  ## lint and type-check
 	$(BIN)/ruff check .
@@ -48,6 +51,9 @@ parity-vbench: $(READY) $(SCORER)/.ready  ## compare vbench_long with VBench's o
 
 train-mini: $(READY)  ## train the embedded model anew (a GPU, minutes; a CPU, days)
 	$(BIN)/python scripts/train_mini.py
+
+paper-mini: $(READY)  ## mini analogues of a paper's tables (two cores, under 20 minutes; FULL=--full on a GPU); runs/reports/paper-mini
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/paper_mini.py $(FULL)
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

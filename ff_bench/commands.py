@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tqdm import tqdm
-
-from ff_bench import __version__
+from ff_bench import __version__, failures
+from ff_bench.bars import Bars
 from ff_bench.compose import CONFIG, Sweep, compose, expand, session
 from ff_bench.errors import UsageError, nearest, not_one_of, shown
 from ff_bench.remarks import remarks
@@ -24,8 +23,8 @@ FLAGS = (
     "--info", "--config-dir", "--shell-completion",
 )  # fmt: skip
 
-REPORT_OPTIONS = ("out", "baseline", "tracker")
-WANDB = "--wandb"
+REPORT_OPTIONS = ("out", "baseline", "margin", "metrics", "tracker", "blind", "votes")
+WANDB, BLIND = "--wandb", "--blind"
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,32 +36,6 @@ class Parser(argparse.ArgumentParser):
         near = nearest(flag, FLAGS) if flag else ""
         hint = f"; did you mean '{near}'?" if near and near != flag else ""
         raise UsageError(f"{message}; flags are {', '.join(FLAGS)}{hint}")
-
-
-class Bars:
-    """Progress bars on the terminal with the time left; silent where standard error is no terminal."""
-
-    def __init__(self) -> None:
-        """Start without a bar."""
-        self.bar: tqdm[NoReturn] | None = None
-
-    def start(self, stage: str, total: int) -> None:
-        """Open the bar of a stage."""
-        self.close()
-        unit = {"generate": "latent frame", "score": "video"}.get(stage, "step")
-        self.bar = tqdm(
-            total=total, desc=stage, unit=f" {unit}", disable=None, dynamic_ncols=True, smoothing=0.05
-        )
-
-    def advance(self, steps: int) -> None:
-        """Move the bar."""
-        if self.bar is not None:
-            self.bar.update(steps)
-
-    def close(self) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -94,15 +67,11 @@ def run(words: Sequence[str]) -> int:
     sweep = expand(flags.overrides, multirun=flags.multirun, config_dir=flags.config_dir)
     if flags.cfg:
         return _hydra_page(flags)
-    if sweep.launcher != "basic":
-        raise UsageError(
-            f"hydra/launcher={sweep.launcher} is not supported: allowed is basic, workers=N runs side by side"
-        )
     configs = [job.config for job in sweep.jobs]
     if flags.dry_run or any(config.dry_run for config in configs):
-        from ff_bench import plan
+        from ff_bench import launcher, plan
 
-        print(plan.describe(plan.make(configs)))
+        print(plan.describe(plan.make(configs, slots=launcher.width(sweep))))
         for sentence in [*remarks(configs), *_left_out(sweep)]:
             print(f"note: {sentence}")
         return 0
@@ -110,12 +79,12 @@ def run(words: Sequence[str]) -> int:
 
 
 def _execute(sweep: Sweep) -> int:
-    from ff_bench import pipeline
+    from ff_bench import launcher
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     bars = Bars()
     try:
-        outcome = pipeline.execute([job.config for job in sweep.jobs], progress=bars)
+        outcome = launcher.execute(sweep, bars)
     finally:
         bars.close()
     if outcome.summary:
@@ -129,8 +98,10 @@ def _execute(sweep: Sweep) -> int:
         print(f"rows    {path}")
     for place in outcome.tracked:
         print(f"tracker {place}")
-    for sentence in outcome.failures:
+    for sentence in failures.summarise(outcome.failures):
         print(f"failed: {sentence}")
+    if outcome.failures:
+        print(f"{len(outcome.failures)} failed; the same command tries them again")
     print(json.dumps(_last_line(sweep, outcome)))
     return 1 if outcome.failures else 0
 
@@ -154,14 +125,15 @@ def _last_line(sweep: Sweep, outcome: pipeline.Outcome) -> dict[str, object]:
 def report(words: Sequence[str]) -> int:
     """Make one report over any number of run folders.
 
-    `report RUNS... [out=DIR] [baseline=POLICY] [tracker=NAME] [tracker.FIELD=...] [--wandb]`.
+    `report RUNS... [out=DIR] [baseline=POLICY] [metrics=NAME,...] [margin=NUMBER]
+    [--blind | blind=PAIRS] [votes=FILE,...] [tracker=NAME] [tracker.FIELD=...] [--wandb]`.
     """
-    from ff_bench import pipeline
+    from ff_bench import pipeline, report_options
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     tracking = [word for word in words if word.partition("=")[0].partition(".")[0] == "tracker"]
     tracking += ["tracker=wandb"] if WANDB in words else []
-    others = [word for word in words if word not in (WANDB, *tracking)]
+    others = [word for word in words if word not in (WANDB, BLIND, *tracking)]
     paths = [Path(word) for word in others if "=" not in word]
     options = dict(word.split("=", 1) for word in others if "=" in word)
     for key in options:
@@ -170,11 +142,12 @@ def report(words: Sequence[str]) -> int:
     if not paths:
         raise UsageError("report needs RUNS: folders of runs such as runs, or runs/mini/h2o-equal")
     out = Path(options["out"]) if "out" in options else None
+    asked = report_options.read(options, is_blind=BLIND in words)
     tracker = compose(tracking).config.tracker if tracking else None
-    page, summary, tracked = pipeline.report_over(
-        paths, out=out, baseline=options.get("baseline", "full"), tracker=tracker
-    )
+    page, summary, tracked = pipeline.report_over(paths, out=out, asked=asked, tracker=tracker)
     print(f"{summary}\n\nreport  {page}")
+    if asked.blind:
+        print(f"blind   {page.with_name('blind.html')}")
     for place in tracked:
         print(f"tracker {place}")
     print(json.dumps({"report": str(page)}))
@@ -214,6 +187,13 @@ def weights(words: Sequence[str]) -> int:
     return command(words)
 
 
+def prompts(words: Sequence[str]) -> int:
+    """List, get or check the prompt sets of papers: `prompts list|fetch|verify [NAMES ...] [--from DIR]`."""
+    from ff_bench.prompts_command import run as command
+
+    return command(words)
+
+
 def score(words: Sequence[str]) -> int:
     """Score videos that were not made here: `score VIDEOS... [prompts=FILE.csv] [metrics=[...]] ...`."""
     from ff_bench.score_command import run as command
@@ -236,6 +216,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor,
     "verify": verify,
     "weights": weights,
+    "prompts": prompts,
     "audit-published": audit_published,
 }
 

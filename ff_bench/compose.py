@@ -38,6 +38,8 @@ BASES = "base"
 """Name of folders whose files others start from."""
 MODES = ("experiment", "hydra")
 """Keys that may turn a single run into a sweep."""
+LAUNCHERS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "ray_aws": "ray", "ray": "ray"}
+"""Launchers of other packages, with the extra that installs each."""
 BROKEN = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
@@ -77,12 +79,17 @@ class Sweep:
         launcher: Hydra's choice.
         is_multirun: whether the command line is a sweep.
         left_out: a sentence for each job that a sweep leaves out, as its policy cannot run in its budget.
+        master: the composition that jobs are derived from, with the launcher's own fields; None where no word
+            names anything of Hydra's.
+        config_dir: a directory of the user's, that jobs elsewhere need as well.
     """
 
     jobs: tuple[Job, ...]
     launcher: str
     is_multirun: bool
     left_out: tuple[str, ...] = ()
+    master: DictConfig | None = None
+    config_dir: str | None = None
 
 
 @contextmanager
@@ -141,9 +148,10 @@ def expand(words: Sequence[str], *, multirun: bool, config_dir: str | None = Non
         if not multirun and not any(override.key_or_group.startswith(MODES) for override in overrides):
             return Sweep((_single(hydra, words),), "basic", False)
         master = _master(hydra, words)
+        launcher = str(master.hydra.runtime.choices.get("hydra/launcher", "basic"))
         multirun = multirun or str(master.hydra.mode).endswith("MULTIRUN")
         if not multirun:
-            return Sweep((_single(hydra, words),), "basic", False)
+            return Sweep((_single(hydra, words),), launcher, False, (), master, config_dir)
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
         given = {override.get_key_element() for override in overrides}
         extra = [override for override in _parse(hydra, params) if override.get_key_element() not in given]
@@ -159,8 +167,7 @@ def expand(words: Sequence[str], *, multirun: bool, config_dir: str | None = Non
         for refusal in left_out.values():
             if refusal.budget not in possible:  # too small for every policy: no matter of one of them
                 raise refusal
-        launcher = str(master.hydra.runtime.choices.get("hydra/launcher", "basic"))
-        return Sweep(tuple(jobs), launcher, True, tuple(left_out))
+        return Sweep(tuple(jobs), launcher, True, tuple(left_out), master, config_dir)
 
 
 def overrides_of(settings: Mapping[str, object]) -> list[str]:
@@ -214,6 +221,11 @@ def _master(hydra: Hydra, words: Sequence[str]) -> DictConfig:
     try:
         return hydra.compose_config(CONFIG, list(words), RunMode.MULTIRUN, with_log_configuration=False)
     except BROKEN as error:
+        for name, extra in LAUNCHERS.items():
+            if f"hydra/launcher/{name}'" in str(error):
+                raise UsageError(
+                    f"hydra/launcher={name} needs a package that is not here: pip install 'ff-bench[{extra}]'"
+                ) from None
         raise explain(hydra, words, error) from None
 
 

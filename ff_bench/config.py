@@ -11,7 +11,7 @@ from typing import Any
 
 import policies
 from ff_bench import checks, model_config, prompts, protocol, shipped, traits
-from ff_bench.errors import UsageError, not_one_of, out_of_range
+from ff_bench.errors import UsageError, not_one_of, out_of_range, shown
 from ff_bench.files import checkpoint_sha256
 from ff_bench.model_config import ModelConfig
 from ff_bench.models.facts import ModelFacts
@@ -32,9 +32,9 @@ __all__ = ["ModelConfig", "PolicyConfig", "RunConfig", "build", "conf_dir"]
 STAGES = ("generate", "score", "report")
 SAVES = ("record", "video")
 TOP = (
-    "model", "policy", "protocol", "metrics", "tracker", "budget", "length", "prompts", "limit", "ids",
-    "seed", "steps", "dtype", "batch", "device", "workers", "stages", "save", "overwrite", "dry_run",
-    "runs_dir",
+    "model", "policy", "protocol", "metrics", "tracker", "budget", "length", "prompts", "limit",
+    "ids", "subset", "seed", "steps", "dtype", "batch", "device", "workers", "stages", "save", "overwrite",
+    "dry_run", "runs_dir",
 )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def build(tree: Mapping[str, Any], base: Mapping[str, Any]) -> RunConfig:
     check_budget(budget, known, policy=policy.label, sink=kept.sink, recent=kept.recent)
     asked = known.default_prompts if tree["prompts"] is None else tree["prompts"]
     listed = prompts.load(asked, conf_dir() / "prompts", model=known)
-    chosen = prompts.choose(listed, ids=checks.names("ids", tree["ids"]), limit=_limit(tree["limit"]))
+    chosen = _chosen(listed, tree, base)
     config = RunConfig(
         model=_with_digests(model, texts(chosen), dtype), policy=policy, protocol=kept, budget=budget,
         length=length, prompts=listed, chosen=chosen,
@@ -222,6 +222,21 @@ def _metrics(tree: object, base: Mapping[str, Any]) -> dict[str, dict[str, objec
     if not isinstance(tree, Mapping) or not tree:
         raise out_of_range("metrics", tree, "a non-empty list of metrics (ff-bench ls metrics)")
     return {name: checks.fields(f"metrics.{name}", tree[name], base.get(name, {})) for name in sorted(tree)}
+
+
+def _chosen(listed: PromptSet, tree: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[PromptSpec, ...]:
+    """Choose prompts; `subset` stands instead of `limit` and `ids`, not beside them."""
+    ids, limit = checks.names("ids", tree["ids"]), _limit(tree["limit"])
+    if tree["subset"] is None:
+        return prompts.choose(listed, ids=ids, limit=limit)
+    for field in ("ids", "limit"):
+        if tree[field] != base[field]:
+            raise UsageError(
+                f"subset={tree['subset']} is not allowed with {field}={shown(tree[field])}: it chooses the "
+                "prompts by itself, leave one of them out"
+            )
+    size = checks.whole("subset", tree["subset"], low=1, high=10**6)
+    return prompts.choose(listed, ids=None, limit=None, subset=size)
 
 
 def _limit(value: object) -> int | None:

@@ -20,6 +20,7 @@ Finding = tuple[str, str, str, str]
 EXTRAS = {
     "diffusers": ("wan", "VAE and text encoder of the Wan family"),
     "wandb": ("wandb", "logs to Weights & Biases"),
+    "tensorboard": ("tensorboard", "logs to TensorBoard"),
     "kvpress": ("oracle", "compares policies with an independent implementation"),
     "timm": ("vbench", "networks of VBench-Long"),
     "submitit": ("slurm", "runs on SLURM"),
@@ -154,7 +155,7 @@ def _scoring() -> Iterator[Finding]:
         lacks += [f"libraries {', '.join(modules)}"] if modules else []
         commands = [f"ff-bench weights fetch {' '.join(files)}"] if files else []
         yield (
-            "fidelity: lpips" if metric == "fidelity" else f"score {metric}",
+            "fidelity: lpips" if metric == "fidelity" else f"vbench_long.{metric}",
             "unavailable" if lacks else "ok",
             f"lacks {' and '.join(lacks)}" if lacks else _used(serving),
             "; ".join([*_installs(modules), *commands]),

@@ -6,6 +6,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -14,6 +17,8 @@ from pathlib import Path
 TEMPORARY = ".part"
 LOCK = ".lock"
 CACHE = "FF_BENCH_CACHE"
+STALE = 24 * 3600.0
+"""Seconds after which a temporary file of another machine belongs to nobody."""
 
 
 class Locked(RuntimeError):
@@ -53,7 +58,7 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`, with the same ending, and rename it when all went well."""
-    part = path.with_name(f".{path.stem}{TEMPORARY}-{os.getpid()}{path.suffix}")
+    part = path.with_name(f".{path.stem}{TEMPORARY}-{_machine()}-{os.getpid()}{path.suffix}")
     try:
         yield part
         with part.open("rb") as stream:
@@ -61,6 +66,39 @@ def temporary(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sweep_up(folder: Path, *, deep: bool = True) -> None:
+    """Remove temporary files whose process is gone: killed, or on another machine and older than a day.
+
+    Args:
+        folder: where they lie; it need not exist.
+        deep: whether folders within are searched as well.
+    """
+    for path in (folder.rglob if deep else folder.glob)(f".*{TEMPORARY}-*"):
+        found = re.search(rf"{re.escape(TEMPORARY)}-([0-9a-f]+)-(\d+)", path.name)
+        if found is None:
+            continue
+        with suppress(OSError):  # its process has just ended well and taken it along
+            is_ours = found[1] == _machine()
+            if not _is_alive(int(found[2])) if is_ours else time.time() - path.stat().st_mtime > STALE:
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Name this machine in a few letters: numbers of processes are its own."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

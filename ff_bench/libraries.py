@@ -11,12 +11,12 @@ _SCHEMAS = ("nms", "qnms")
 def mend_torchvision() -> object:
     """Make torchvision importable beside a torch for CPUs; timm, transformers and others import it.
 
-    Its wheels are built for CUDA. Beside a torch for CPUs their compiled part cannot be loaded, and the import
-    fails where it describes operators that are not there. Two are declared; nothing here calls them.
+    Its wheels are built for CUDA. Beside a torch for CPUs their compiled part cannot be loaded, and the
+    import fails where it describes operators that are not there. Two are declared; nothing here calls them.
 
     Returns:
-        The library that holds the declarations, which must live as long as the process; None where torchvision
-        is absent or whole.
+        The library that holds the declarations, which must live as long as the process; None where
+        torchvision is absent or whole.
     """
     try:
         import torchvision  # noqa: F401

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import yaml
 
-from ff_bench import prompts, runs, shipped, traits
+from ff_bench import prompt_sets, prompts, runs, shipped, traits
 from ff_bench.config import conf_dir
 from ff_bench.errors import UsageError, not_one_of
 from ff_bench.models.facts import architecture, facts
 from ff_bench.plan import grid
+from ff_bench.prompts_command import COLUMNS, shown
 
 
 def describe(words: Sequence[str]) -> str:
@@ -93,8 +94,9 @@ def _prompts(_: Sequence[str]) -> list[str]:
     rows = []
     for name in prompts.set_files(conf_dir() / "prompts"):
         listed = prompts.load(name, conf_dir() / "prompts", model=facts(_reader(name)))
-        rows.append([name, str(len(listed.prompts)), listed.licence, listed.sha256[:12], listed.source])
-    return grid(("prompts", "lines", "licence", "sha256", "source"), rows)
+        rows.append([name, str(len(listed.prompts)), listed.licence, "shipped", listed.source])
+    rows += [list(shown(one)) for one in prompt_sets.manifest().values()]
+    return [*grid(COLUMNS, rows), "", "ff-bench prompts fetch NAME gets what is absent"]
 
 
 def _reader(name: str) -> str:

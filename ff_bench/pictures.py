@@ -1,4 +1,4 @@
-"""The pictures of a finished video: read from its record, or decoded again from its latents, when asked for."""
+"""The pictures of a finished video: read from its record, or decoded again from its latents."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _remark(config: RunConfig) -> Judge:
 
 
 def _decode(path: Path, config: RunConfig, count: int) -> Iterator[np.ndarray]:
-    """Decode latents piece by piece; the video is cut to whole seconds, so the last pieces may reach beyond."""
+    """Decode latents piece by piece; the last pieces may reach beyond a video cut to whole seconds."""
     import torch
     from safetensors.torch import load_file
 

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import policies
-from ff_bench import metrics, records, runs, score, workers
-from ff_bench.config import ModelConfig, RunConfig, texts
+from ff_bench import files, metrics, records, runs, work
+from ff_bench.bars import Progress, Silent
+from ff_bench.config import RunConfig, texts
 from ff_bench.errors import UsageError
-from ff_bench.prompts import PromptSpec
+from ff_bench.queue import crew
+from ff_bench.queue.slots import Slots, devices_for, for_workers
+from ff_bench.report_options import Asked
 from ff_bench.runs import VideoSpec
 from ff_bench.trackers.watch import Watch, check_tracker, watch, watch_report
-from ff_bench.workers import Batch
 
 if TYPE_CHECKING:
     import pandas
-
-
-class Progress(Protocol):
-    """Where progress goes: a bar on a terminal, or nowhere."""
-
-    def start(self, stage: str, total: int) -> None:
-        """Begin a stage of `total` steps (latent frames when generating, videos when scoring)."""
-
-    def advance(self, steps: int) -> None:
-        """Say that steps are done."""
-
-
-class Silent:
-    """Progress that goes nowhere."""
-
-    def start(self, stage: str, total: int) -> None:
-        """Begin a stage."""
-
-    def advance(self, steps: int) -> None:
-        """Say that steps are done."""
 
 
 @dataclass(frozen=True)
@@ -71,40 +53,66 @@ def run(config: RunConfig) -> pandas.DataFrame:
     return execute([config]).rows
 
 
-def execute(configs: Sequence[RunConfig], *, progress: Progress | None = None) -> Outcome:
-    """Run configurations: all generate, then all are scored (references are there by then), then one report.
+def execute(
+    configs: Sequence[RunConfig], *, progress: Progress | None = None, slots: Slots | None = None
+) -> Outcome:
+    """Run configurations: every video is generated and scored, then there is one report.
+
+    Args:
+        configs: as composed.
+        progress: where progress goes.
+        slots: where work is done; None follows `workers`.
 
     Raises:
         UsageError: before anything is written, for what only torch or the machine can tell.
     """
-    shown = progress or Silent()
-    devices = workers.devices_for(config.device for config in configs)
+    slots = slots or slots_of(configs)
     configs = [check(config) for config in configs]
     specs = [spec for config in configs for spec in runs.videos(config)]
     with watch(configs, name=report_name(configs, specs)) as observer:
-        failures = _generate(configs, shown, devices, observer=observer)
-        observer.generated(*specs)  # those that were finished before as well
-        scored = [spec for spec in specs if "score" in spec.config.stages]
-        if scored:
-            failures += _score(scored, shown, devices, observer=observer)
-        outcome = _finish(configs, specs, failures, observer=observer)
+        failures = make(configs, slots, progress or Silent(), observer=observer)
+        outcome = finish(configs, specs, failures, observer=observer)
     return replace(outcome, tracked=observer.places)
 
 
-def _score(
-    specs: Sequence[VideoSpec], progress: Progress, devices: Sequence[str], *, observer: Watch
+def slots_of(configs: Sequence[RunConfig]) -> Slots:
+    """Return where the work of configurations is done by their own `workers` and `device`."""
+    workers = max(config.workers for config in configs)
+    return for_workers(workers, devices_for(config.device for config in configs))
+
+
+def make(
+    configs: Sequence[RunConfig], slots: Slots, progress: Progress, *, observer: Watch
 ) -> list[str]:
-    progress.start("score", len(specs))
-    processes = min(max(spec.config.workers for spec in specs), len(specs))
-    if processes > 1:
-        told = observer.scored
-        return workers.score_side_by_side(specs, processes, progress.advance, devices=devices, told=told)
-    failures = []
-    for spec in specs:
-        failures += score.score_video(spec)
-        observer.scored(spec)
-        progress.advance(1)
+    """Generate and score every video that is not finished.
+
+    Args:
+        configs: checked.
+        slots: where.
+        progress: told of both stages.
+        observer: told of every video, those that were finished before as well.
+
+    Returns:
+        A sentence per video or metric that failed.
+    """
+    listener = work.Listener(generated=observer.generated, scored=observer.scored)
+    tasks = work.tasks_of(configs, listener, overlap=not slots.is_inside)
+    for stage in (work.GENERATE, work.SCORE):
+        total = sum(task.size for task in tasks if task.stage == stage)
+        if total:
+            progress.start(stage, total)
+    failures = crew.run(tasks, slots, progress.advance)
+    tell(configs, observer)
     return failures
+
+
+def tell(configs: Sequence[RunConfig], observer: Watch) -> None:
+    """Tell of every video of configurations, which an observer hears once each."""
+    for config in configs:
+        for spec in runs.videos(config):
+            observer.generated(spec)
+            if work.SCORE in config.stages:
+                observer.scored(spec)
 
 
 def check(config: RunConfig) -> RunConfig:
@@ -113,15 +121,24 @@ def check(config: RunConfig) -> RunConfig:
     Raises:
         UsageError: for a hyper-parameter out of its range, an absent device or absent weights.
     """
-    check_policy(config)
-    if config.dry_run:
-        return config
-    if runs.unfinished(runs.videos(config)):
-        check_files(config)
-    check_metrics(config)
-    check_tracker(config.tracker)
-    if {"generate", "score"} & set(config.stages):
+    check_plan(config)
+    if {work.GENERATE, work.SCORE} & set(config.stages) and not config.dry_run:
         return replace(config, device=device_of(config.device))
+    return config
+
+
+def check_plan(config: RunConfig) -> RunConfig:
+    """Check what does not depend on the device of this machine.
+
+    Raises:
+        UsageError: for a hyper-parameter out of its range, absent weights, or a tracker that cannot work.
+    """
+    check_policy(config)
+    if not config.dry_run:
+        if runs.unfinished(runs.videos(config)):
+            check_files(config)
+        check_metrics(config)
+        check_tracker(config.tracker)
     return config
 
 
@@ -183,54 +200,8 @@ def device_of(device: str) -> str:
     return f"cuda:{index}"
 
 
-def batches(config: RunConfig) -> list[Batch]:
-    """Cut the videos of a run into batches whatever is finished, and keep those with work left."""
-    specs = runs.videos(config)
-    cut = [tuple(specs[start : start + config.batch]) for start in range(0, len(specs), config.batch)]
-    return [batch for batch in cut if runs.unfinished(batch)]
-
-
-def _generate(
-    configs: Sequence[RunConfig], progress: Progress, devices: Sequence[str], *, observer: Watch
-) -> list[str]:
-    work = _different(batch for config in configs if "generate" in config.stages for batch in batches(config))
-    if not work:
-        return []
-    progress.start("generate", sum(len(batch) * batch[0].config.length.latent_frames for batch in work))
-    _prepare(work)
-    processes = min(max(config.workers for config in configs), len(work))
-    if processes > 1:
-        told = observer.generated
-        return workers.generate_side_by_side(work, processes, progress.advance, devices=devices, told=told)
-    failures = []
-    for batch in work:
-        failures += workers.generate_batch(batch, progress.advance)
-        observer.generated(*batch)
-    return failures
-
-
-def _prepare(work: Sequence[Batch]) -> None:
-    """Let every model of a run see all of its prompts before the first video: text encoders are large."""
-    import torch
-
-    from ff_bench import models
-
-    prompts: dict[tuple[ModelConfig, str, str], list[PromptSpec]] = {}
-    for batch in work:
-        config = batch[0].config
-        key = (config.model, config.device, config.dtype)
-        prompts.setdefault(key, []).extend(spec.prompt for spec in batch)
-    for (model, device, dtype), chosen in prompts.items():
-        models.prepare(model, texts(chosen), device=device, dtype=getattr(torch, dtype))
-
-
-def _different(work: Iterator[Batch]) -> list[Batch]:
-    """Drop batches that another configuration makes as well, such as `full` under two budgets."""
-    return list({tuple(spec.folder for spec in batch): batch for batch in work}.values())
-
-
-def _finish(
-    configs: Sequence[RunConfig], specs: Sequence[VideoSpec], failures: list[str], *, observer: Watch
+def finish(
+    configs: Sequence[RunConfig], specs: Sequence[VideoSpec], failures: Sequence[str], *, observer: Watch
 ) -> Outcome:
     """Write the tables of every run folder and, where asked, one report over all of them."""
     folders = [folder for folder in dict.fromkeys(spec.folder for spec in specs) if folder.is_dir()]
@@ -247,18 +218,29 @@ def _finish(
         made = report.make(folders, out)
         observer.reported(made.paths)
         page, summary = made.paths[0], made.summary
+    _sweep_up(configs, specs, page)
     return Outcome(rows=rows, failures=tuple(failures), tables=tuple(tables), report=page, summary=summary)
 
 
+def _sweep_up(configs: Sequence[RunConfig], specs: Sequence[VideoSpec], page: Path | None) -> None:
+    """Remove what processes that were killed have left half-written in the folders of a run."""
+    deep = [spec.folder for spec in specs] + ([page.parent] if page else [])
+    deep += [config.runs_dir / config.model.name / runs.PREFIXES for config in configs]
+    for folder in dict.fromkeys(deep):
+        files.sweep_up(folder)
+    for folder in dict.fromkeys(spec.folder.parent for spec in specs):
+        files.sweep_up(folder, deep=False)
+
+
 def report_over(
-    paths: Sequence[Path], *, out: Path | None, baseline: str, tracker: Mapping[str, Any] | None = None
+    paths: Sequence[Path], *, out: Path | None, asked: Asked, tracker: Mapping[str, Any] | None = None
 ) -> tuple[Path, str, tuple[str, ...]]:
     """Make one report over every finished video under paths.
 
     Args:
         paths: folders of runs, at any depth, and tables of rows (.parquet, .csv).
         out: where to write; None names a folder after the videos, under `reports` of the first folder.
-        baseline: policy that differences are taken to.
+        asked: what the report is asked for.
         tracker: settings of the tracker that is told; None tells nobody.
 
     Returns:
@@ -269,10 +251,10 @@ def report_over(
     """
     check_tracker(tracker)
     folders = runs.find(paths)
-    asked = " ".join(map(str, paths))
     tables = [path for path in paths if path.is_file()]
     if not folders and not tables:
-        raise UsageError(f"RUNS={asked} is not allowed: no finished video is there, run ff-bench first")
+        told = " ".join(map(str, paths))
+        raise UsageError(f"RUNS={told} is not allowed: no finished video is there, run ff-bench first")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"out={out} is not allowed: it is a file, out must be a directory")
     from ff_bench import report
@@ -280,7 +262,11 @@ def report_over(
     digest = hashlib.sha256("\n".join(map(str, [*folders, *tables])).encode()).hexdigest()[:8]
     root = next((path for path in paths if path.is_dir()), Path("runs"))
     with watch_report(tracker, name=f"report-{digest}", root=root) as observer:
-        made = report.make(paths, out or root / "reports" / f"report-{digest}", baseline=baseline)
+        out = out or root / "reports" / f"report-{digest}"
+        made = report.make(
+            paths, out, baseline=asked.baseline, columns=asked.columns, margins=asked.margins,
+            blind=asked.blind, votes=asked.votes,
+        )  # fmt: skip
         observer.reported(made.paths)
     return made.paths[0], made.summary, observer.places
 

@@ -31,12 +31,14 @@ class PlannedVideo:
         is_done: whether it is finished already.
         seconds: estimated time to make it.
         is_measured: whether the time comes from finished videos rather than from the model's constant.
+        peak_bytes: largest memory that a finished video of this kind needed; 0 where that is not known.
     """
 
     spec: VideoSpec
     is_done: bool
     seconds: float
     is_measured: bool
+    peak_bytes: int = 0
 
     @property
     def kv_bytes(self) -> int:
@@ -60,10 +62,17 @@ class PlannedVideo:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every video of a run or sweep, each once."""
+    """Every video of a run or sweep, each once.
+
+    Attributes:
+        configs: its jobs.
+        videos: of all jobs.
+        slots: workers side by side.
+    """
 
     configs: tuple[RunConfig, ...]
     videos: tuple[PlannedVideo, ...]
+    slots: int = 1
 
     @property
     def left(self) -> tuple[PlannedVideo, ...]:
@@ -71,20 +80,29 @@ class Plan:
         return tuple(video for video in self.videos if not video.is_done)
 
 
-def make(configs: Sequence[RunConfig]) -> Plan:
-    """Plan configurations; nothing is loaded or written."""
+def make(configs: Sequence[RunConfig], *, slots: int | None = None) -> Plan:
+    """Plan configurations; nothing is loaded or written.
+
+    Args:
+        configs: of the jobs.
+        slots: workers side by side; None follows `workers`.
+    """
     specs = {spec.folder: spec for config in configs for spec in runs.videos(config)}
-    rates = {config.runs_dir: _rates(config) for config in configs}
+    seen = {}
+    for config in configs:
+        place = (config.runs_dir, config.model.name)
+        if place not in seen:
+            seen[place] = _seen(config)
     planned = []
     for spec in specs.values():
         facts, length = spec.config.facts, spec.config.length
         chunks = len(facts.chunks(length.latent_frames))
         name = (runs.canonical(spec.identity["model"]), spec.config.policy.label)
-        measured = rates[spec.config.runs_dir].get(name)
-        seconds = measured * length.latent_frames if measured else chunks * facts.chunk_seconds_cpu
+        rate, peak = seen[spec.config.runs_dir, spec.config.model.name].get(name, (0.0, 0))
+        seconds = rate * length.latent_frames if rate else chunks * facts.chunk_seconds_cpu
         done = not spec.config.overwrite and runs.is_finished(spec.folder, spec.video_id)
-        planned.append(PlannedVideo(spec, done, seconds, measured is not None))
-    return Plan(tuple(configs), tuple(planned))
+        planned.append(PlannedVideo(spec, done, seconds, rate > 0, peak))
+    return Plan(tuple(configs), tuple(planned), slots or max(config.workers for config in configs))
 
 
 def frame(plan: Plan) -> pandas.DataFrame:
@@ -136,8 +154,7 @@ def duration(seconds: float) -> str:
 
 def _totals(plan: Plan) -> list[str]:
     left, configs = plan.left, plan.configs
-    workers = max(config.workers for config in configs)
-    together = min(max(config.batch for config in configs) * workers, max(1, len(left)))
+    together = min(max(config.batch for config in configs) * plan.slots, max(1, len(left)))
     frames = sum(video.spec.config.length.frames for video in left)
     tokens = sum(
         video.spec.config.length.latent_frames * video.spec.config.facts.frame_tokens for video in left
@@ -152,20 +169,52 @@ def _totals(plan: Plan) -> list[str]:
     )
     if told.endswith("core") and any(config.facts.latent_record for config in configs):
         told += ", a GPU takes a small part of it"
-    free = shutil.disk_usage(
-        next(
-            path
-            for path in (configs[0].runs_dir.absolute(), *configs[0].runs_dir.absolute().parents)
-            if path.exists()
-        )
-    ).free
+    working = min(plan.slots, max(1, len(left)))
     return [
+        f"jobs     {len(configs)}, on {plan.slots} slot{'s' if plan.slots > 1 else ''}",
         f"videos   {len(plan.videos)}, done {len(plan.videos) - len(left)}, to make {len(left)}",
+        f"scores   {_scored(plan)}",
         f"frames   {frames} decoded, {tokens} tokens generated per layer",
         f"KV       {size(held)} per video, {size(held * together)} at once ({together} side by side)",
-        f"disk     about {size(disk)} of records, {size(free)} free in {configs[0].runs_dir}",
-        f"time     about {duration(seconds / workers)}, from {told}",
+        f"memory   {_memory(plan, working, held)}",
+        f"disk     about {size(disk)} of records, {size(_free(configs[0]))} free in {configs[0].runs_dir}",
+        f"time     about {duration(seconds / working)}, from {told}; scoring is not counted",
     ]
+
+
+def _scored(plan: Plan) -> str:
+    """Say of how many videos every metric is there."""
+    from ff_bench import score
+
+    wanted = {
+        spec.folder: spec
+        for config in plan.configs
+        for spec in runs.videos(config)
+        if "score" in config.stages
+    }
+    finished = [spec for spec in wanted.values() if runs.is_finished(spec.folder, spec.video_id)]
+    done = sum(score.is_scored(spec) for spec in finished)
+    return f"of {len(wanted)} videos, done {done}, to make {len(wanted) - done}"
+
+
+def _memory(plan: Plan, working: int, held: int) -> str:
+    """Estimate the memory of a worker: what finished videos needed, else the files and what a cache holds."""
+    left = plan.left
+    peaks = [video.peak_bytes for video in left if video.peak_bytes]
+    if left and len(peaks) == len(left):
+        peak = max(peaks)
+        return f"about {size(peak)} per worker, {size(peak * working)} in all, from finished videos"
+    files = [path for config in plan.configs for path in config.facts.weights]
+    weights = sum(path.stat().st_size for path in dict.fromkeys(files) if path.is_file())
+    kept = weights + held * max(config.batch for config in plan.configs)
+    without = "" if files else "; weights not counted"
+    return f"at least {size(kept)} per worker, {size(kept * working)} in all{without}"
+
+
+def _free(config: RunConfig) -> int:
+    """Return the free bytes where runs go."""
+    place = config.runs_dir.absolute()
+    return shutil.disk_usage(next(path for path in (place, *place.parents) if path.exists())).free
 
 
 def _config_line(config: RunConfig) -> str:
@@ -186,12 +235,14 @@ def _row(video: PlannedVideo) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _rates(config: RunConfig) -> dict[tuple[str, str], float]:
-    """Return seconds per latent frame of the videos that are finished here, by model and policy."""
-    seen: dict[tuple[str, str], list[float]] = {}
+def _seen(config: RunConfig) -> dict[tuple[str, str], tuple[float, int]]:
+    """Return seconds per latent frame and peak bytes of what is finished here, by model and policy."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    peaks: dict[tuple[str, str], int] = {}
     for path in sorted(config.runs_dir.glob(f"{config.model.name}/*/*/*/{runs.MANIFEST}"))[:200]:
         manifest = runs.read_manifest(path.parent)
         if manifest is not None and manifest.latent_frames:
             name = (runs.canonical(manifest.identity["model"]), manifest.identity["policy"]["name"])
-            seen.setdefault(name, []).append(manifest.seconds / manifest.latent_frames)
-    return {name: median(values) for name, values in seen.items()}
+            rates.setdefault(name, []).append(manifest.seconds / manifest.latent_frames)
+            peaks[name] = max(peaks.get(name, 0), manifest.peak_bytes or 0)
+    return {name: (median(values), peaks[name]) for name, values in rates.items()}

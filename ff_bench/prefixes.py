@@ -95,4 +95,4 @@ def _folder(config: RunConfig, spec: VideoSpec, frames: int) -> Path:
     if config.model.architecture != "mini":  # whose name and checkpoint say all, and whose noise is our own
         identity |= {"model": config.model.identity, "noise": config.protocol.noise}
     name = f"{spec.prompt.id}-s{spec.seed}-{runs.short_hash(identity)}"
-    return config.runs_dir / config.model.name / "prefixes" / name
+    return config.runs_dir / config.model.name / runs.PREFIXES / name

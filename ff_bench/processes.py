@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
+from multiprocessing import parent_process
 
 PARENT_DEATH_SIGNAL = 1
 """Option of prctl: the kernel ends a child whose parent is gone."""
@@ -15,3 +17,6 @@ def follow_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        parent = parent_process()
+        if parent is not None and os.getppid() != parent.pid:  # it was gone before
+            os._exit(1)

@@ -1,4 +1,4 @@
-"""Prompt sets: files in `conf/prompts/` with source, licence and sha256, or a file of the user's."""
+"""Prompt sets: files in `conf/prompts/` with source, licence and sha256, sets of papers, files of users."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ff_bench import prompt_files
+from ff_bench import prompt_files, prompt_sets
 from ff_bench.errors import UsageError, not_one_of, out_of_range
 from ff_bench.models.facts import ModelFacts
 from ff_bench.models.mini.prompt import WORLDS, MiniPrompt
@@ -51,7 +51,7 @@ class PromptSet:
     Attributes:
         name: name of the set, or of the user's file without its ending.
         prompts: the prompts in order.
-        sha256: digest of the whole list (`list_sha256`), before `limit` and `ids`.
+        sha256: digest of the whole list (`list_sha256`), before `limit`, `ids` and `subset`.
         source: where the list is from.
         licence: its licence.
     """
@@ -77,36 +77,40 @@ def load(value: object, folder: Path, *, model: ModelFacts) -> PromptSet:
     """Load a prompt set by name or path and parse each prompt for the model.
 
     Args:
-        value: name of a shipped set, or a path that ends in .txt, .csv or .jsonl.
+        value: name of a shipped set or one of `prompt_sets.csv`, or a path that ends in .txt, .csv, .jsonl.
         folder: where the shipped sets are.
         model: sizes of the model; `mini` reads lines of its own language only.
 
     Raises:
-        UsageError: for an unknown set, a missing or unreadable file, or a prompt that the model cannot read.
+        UsageError: for an unknown set, one that is not fetched, a missing or unreadable file, or a prompt
+            that the model cannot read.
     """
     shipped = set_files(folder)
+    known = [*shipped, *prompt_sets.manifest()]
     if not isinstance(value, str) or not value:
-        raise out_of_range("prompts", value, f"a set ({', '.join(shipped)}) or a file {', '.join(ENDINGS)}")
-    if value in shipped:
-        _check_set(value, shipped, model)
-        return _read(value, shipped[value], model=model, is_shipped=True)
+        raise out_of_range("prompts", value, f"a set ({', '.join(known)}) or a file {', '.join(ENDINGS)}")
+    if value in known:
+        _check_set(value, known, model)
+        listed = None if value in shipped else prompt_sets.manifest()[value]
+        path = shipped[value] if listed is None else prompt_sets.path(value)
+        return _read(value, path, model=model, name=value, listed=listed)
     path = Path(value).expanduser()
     if path.suffix not in ENDINGS:
-        error = not_one_of("prompts", value, shipped)
+        error = not_one_of("prompts", value, known)
         raise UsageError(f"{error}; or give a file that ends in {', '.join(ENDINGS)}")
     if not path.is_file():
         raise UsageError(
-            f"prompts={value} is not allowed: there is no such file; sets are {', '.join(shipped)}"
+            f"prompts={value} is not allowed: there is no such file; sets are {', '.join(known)}"
         )
-    return _read(value, path, model=model, is_shipped=False)
+    return _read(value, path, model=model, name=path.stem)
 
 
-def _check_set(value: str, shipped: Iterable[str], model: ModelFacts) -> None:
+def _check_set(value: str, known: Iterable[str], model: ModelFacts) -> None:
     """Refuse worlds for a model of text, and text for a model of worlds."""
     if model.prompt_sets and value not in model.prompt_sets:
         told, allowed = "text", model.prompt_sets
     elif not model.prompt_sets and value in WORLDS:
-        told, allowed = "worlds of the embedded model", tuple(name for name in shipped if name not in WORLDS)
+        told, allowed = "worlds of the embedded model", tuple(name for name in known if name not in WORLDS)
     else:
         return
     raise UsageError(
@@ -116,18 +120,37 @@ def _check_set(value: str, shipped: Iterable[str], model: ModelFacts) -> None:
 
 
 def choose(
-    prompts: PromptSet, *, ids: Sequence[str | int] | None, limit: int | None
+    prompts: PromptSet, *, ids: Sequence[str | int] | None, limit: int | None, subset: int | None = None
 ) -> tuple[PromptSpec, ...]:
     """Take the asked ids (or positions from 0) in the order of the set, then the first `limit`.
 
+    Args:
+        prompts: the set.
+        ids: ids or positions; None for all.
+        limit: how many of the first; None for all.
+        subset: this many instead, spread over the set by chance; a smaller one is part of a larger one.
+
     Raises:
-        UsageError: for an id or position that the set does not have.
+        UsageError: for an id or position that the set does not have, or a subset larger than the set.
     """
     chosen = prompts.prompts
+    if subset is not None:
+        return _subset(prompts, subset)
     if ids is not None:
         wanted = {_position(prompts, item) for item in ids}
         chosen = tuple(prompt for place, prompt in enumerate(chosen) if place in wanted)
     return chosen if limit is None else chosen[:limit]
+
+
+def _subset(prompts: PromptSet, size: int) -> tuple[PromptSpec, ...]:
+    """Draw by the list's own digest: the same on every machine, other prompts for another list."""
+    every = prompts.prompts
+    if not 1 <= size <= len(every):
+        raise out_of_range(
+            "subset", size, f"a whole number from 1 to {len(every)}, the prompts of {prompts.name}"
+        )
+    drawn = sorted(range(len(every)), key=lambda place: _sha256(f"{prompts.sha256} {every[place].sha256}"))
+    return tuple(every[place] for place in sorted(drawn[:size]))
 
 
 def _position(prompts: PromptSet, item: str | int) -> int:
@@ -143,8 +166,13 @@ def _position(prompts: PromptSet, item: str | int) -> int:
     return known.index(item)
 
 
-def _read(value: str, path: Path, *, model: ModelFacts, is_shipped: bool) -> PromptSet:
+def _read(
+    value: str, path: Path, *, model: ModelFacts, name: str, listed: prompt_sets.Listed | None = None
+) -> PromptSet:
     header, entries = prompt_files.read(value, path)
+    if listed is not None:
+        header = {"source": listed.source, "licence": listed.licence}
+        entries = _lines(path, listed.places) if listed.of else entries
     digest = list_sha256(entry.signature for entry in entries)
     if header.get("sha256", digest) != digest:
         raise UsageError(
@@ -152,10 +180,15 @@ def _read(value: str, path: Path, *, model: ModelFacts, is_shipped: bool) -> Pro
             f"its lines give {digest}"
         )
     specs = tuple(_spec(value, f"prompt {place + 1}", entry, model) for place, entry in enumerate(entries))
-    name = value if is_shipped else path.stem
     return PromptSet(
         name, _different(value, specs), digest, header.get("source", ""), header.get("licence", "")
     )
+
+
+def _lines(path: Path, places: Iterable[int]) -> list[Entry]:
+    """Pick lines by their number from 0, empty ones counted."""
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return [Entry("", lines[place].strip()) for place in places]
 
 
 def _spec(value: str, where: str, entry: Entry, model: ModelFacts) -> PromptSpec:

@@ -34,6 +34,8 @@ __all__ = [
 SCHEMA = 1
 MANIFEST, ROWS, TRACE = "manifest.json", "rows.jsonl", "trace.jsonl"
 RECORD, LATENTS, VIDEO = "record.mkv", "latents.safetensors", "video.mp4"
+PREFIXES = "prefixes"
+"""Folder of what videos begin with, beside the runs of a model."""
 SIGNALS = "signals"
 """Folder of what was measured per frame, beside the rows."""
 KEPT_ON_RESTART = (LOCK,)

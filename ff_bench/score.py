@@ -68,6 +68,20 @@ def score_video(spec: VideoSpec) -> list[str]:
     return score_subject(subject, spec.config.metrics, reference)
 
 
+def is_scored(spec: VideoSpec) -> bool:
+    """Say whether every metric of a video is there and rests on what it would rest on now.
+
+    A video that is not finished has nothing to score, and so nothing left.
+    """
+    subject = subject_of(spec)
+    if subject is None:
+        return True
+    reference = None if spec.config.policy.label == "full" else subject_of(spec.reference)
+    chosen = spec.config.metrics
+    families = [metrics.load(name, settings) for name, settings in chosen.items()]
+    return all(_is_done(subject, family, chosen, reference) for family in families)
+
+
 def record_failure(spec: VideoSpec, error: BaseException, *, device: str, status: str = "failed") -> None:
     """Write the row of a video that could not be made; it is retried on the next start."""
     value = Value(name=ERROR, value=None, status="failed", reason=_reason(error))

@@ -6,19 +6,25 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ff_bench import foreign, foreign_list, foreign_prompts, metrics, pipeline, records, runs, workers
+from ff_bench import foreign, foreign_list, foreign_prompts, metrics, pipeline, records, runs
 from ff_bench import score as scoring
+from ff_bench.bars import Bars, Progress
 from ff_bench.checks import text
 from ff_bench.compose import compose, overrides_of
 from ff_bench.config import RunConfig
 from ff_bench.errors import UsageError, not_one_of, shown
+from ff_bench.failures import summarise
 from ff_bench.foreign import Foreign
 from ff_bench.foreign_files import Found, collect
 from ff_bench.foreign_list import Defaults
-from ff_bench.pipeline import Outcome, Progress
+from ff_bench.pipeline import Outcome
 from ff_bench.probe import Broken
+from ff_bench.queue import crew
+from ff_bench.queue.slots import Slots, devices_for, for_workers
+from ff_bench.queue.task import Advance, Task
 
 LOGGER = logging.getLogger(__name__)
 OWN = ("prompts", "model", "policy", "out")
@@ -41,13 +47,13 @@ class Request:
     Attributes:
         config: Metrics, device, workers and stages.
         videos: Every video, in the order of tables.
-        devices: GPUs that processes share.
+        slots: Where videos are scored.
         notes: What the reader of the results must know.
     """
 
     config: RunConfig
     videos: tuple[Foreign, ...]
-    devices: tuple[str, ...]
+    slots: Slots
     notes: tuple[str, ...]
 
 
@@ -72,8 +78,6 @@ def run(words: Sequence[str]) -> int:
     Raises:
         UsageError: with one sentence for the user.
     """
-    from ff_bench.commands import Bars
-
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     request = read(words)
     bars = Bars()
@@ -90,7 +94,7 @@ def run(words: Sequence[str]) -> int:
         print(f"report  {outcome.report}")
     for path in outcome.tables:
         print(f"rows    {path}")
-    for sentence in outcome.failures:
+    for sentence in summarise(outcome.failures):
         print(f"failed: {sentence}")
     print(json.dumps(_last_line(request, outcome)))
     return 1 if outcome.failures else 0
@@ -116,9 +120,9 @@ def read(words: Sequence[str]) -> Request:
     defaults = Defaults(out, own.get("model"), own.get("policy"), table)
     videos = foreign_list.describe(found, declared, defaults)
     has_reference = any(one.reference is not None for one in videos)
-    config, devices = _configure(shared, out, has_reference=has_reference)
+    config, slots = _configure(shared, out, has_reference=has_reference)
     unlisted = sum(1 for one in videos if one.path not in declared) if table is not None else 0
-    return Request(config, tuple(videos), devices, tuple(_notes(found, unlisted)))
+    return Request(config, tuple(videos), slots, tuple(_notes(found, unlisted)))
 
 
 def _sort(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
@@ -140,7 +144,7 @@ def _sort(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
     return paths, own, shared
 
 
-def _configure(shared: list[str], out: Path, *, has_reference: bool) -> tuple[RunConfig, tuple[str, ...]]:
+def _configure(shared: list[str], out: Path, *, has_reference: bool) -> tuple[RunConfig, Slots]:
     """Compose what is shared with runs; where it does not say, choose metrics, stages and workers."""
     keys = {word.partition("=")[0] for word in shared}
     chosen = [*METRICS, WITH_REFERENCE] if has_reference else [*METRICS]
@@ -154,9 +158,9 @@ def _configure(shared: list[str], out: Path, *, has_reference: bool) -> tuple[Ru
         for need in metrics.load(name, settings).needs:
             if need in MADE_HERE:
                 raise UsageError(f"metrics={name} is not allowed: it needs {MADE_HERE[need]}")
-    devices = workers.devices_for([config.device])
+    devices = devices_for([config.device])
     count = config.workers if "workers" in keys or not devices else len(devices)
-    return replace(config, device=pipeline.device_of(config.device), workers=count), devices
+    return replace(config, device=pipeline.device_of(config.device)), for_workers(count, devices)
 
 
 def execute(request: Request, progress: Progress) -> Outcome:
@@ -170,25 +174,21 @@ def execute(request: Request, progress: Progress) -> Outcome:
                 with runs.lock(one.folder, wait=True):
                     runs.prepare(one.folder)
         jobs = [Job(one, config.metrics, config.device) for one in videos]
-        failures = _score(jobs, min(config.workers, len(jobs)), progress, request.devices)
+        failures = _score(jobs, request.slots, progress)
         foreign.supersede(every, videos[0].out)
     return _finish(request, failures)
 
 
-def _score(jobs: Sequence[Job], processes: int, progress: Progress, devices: Sequence[str]) -> list[str]:
+def _score(jobs: Sequence[Job], slots: Slots, progress: Progress) -> list[str]:
     progress.start("score", len(jobs))
-    if processes > 1:
-        return workers.side_by_side(
-            score_job, jobs, processes, done=lambda _: progress.advance(1), lost=_lose, devices=devices
-        )
-    failures = []
-    for job in jobs:
-        failures += score_job(job)
-        progress.advance(1)
-    return failures
+    tasks = [
+        Task(str(number), partial(score_job, job), lost=partial(_lose, job), stage="score")
+        for number, job in enumerate(jobs)
+    ]
+    return crew.run(tasks, slots, progress.advance)
 
 
-def score_job(job: Job) -> list[str]:
+def score_job(job: Job, _: Advance) -> list[str]:
     """Score one video; a broken file becomes a row and a sentence, so that other videos go on."""
     one = job.video
     try:
@@ -210,10 +210,11 @@ def _reference(job: Job) -> tuple[scoring.Subject | None, list[str]]:
         return None, [f"{shown(one.path)}, a reference: {_words(error)}"]
 
 
-def _lose(job: Job, error: Exception) -> list[str]:
-    LOGGER.debug("%s failed", job.video.path, exc_info=error)
-    foreign.fail(job.video, _words(error))
-    return [f"{shown(job.video.path)}: {_words(error)}"]
+def _lose(job: Job, error: Exception | str) -> list[str]:
+    told = error if isinstance(error, str) else _words(error)
+    LOGGER.debug("%s failed: %s", job.video.path, told)
+    foreign.fail(job.video, told)
+    return [f"{shown(job.video.path)}: {told}"]
 
 
 def _words(error: Exception) -> str:

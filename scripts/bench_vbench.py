@@ -82,7 +82,7 @@ def ours(folder: Path, *, device: str, flow: str, codec: str, has_signals: bool)
     from ff_bench.metrics.vbench_long import VBenchLong
 
     if codec == "threads":
-        passes.recoded = partial(_in_threads, recoding.recoded)
+        setattr(passes, "recoded", partial(_in_threads, recoding.recoded))  # noqa: B010
     count = sum(1 for _ in video.decode(folder / "video.mp4"))
     footage = Streamed(
         count, (HEIGHT, WIDTH), lambda: (frame[None] for frame in video.decode(folder / "video.mp4"))

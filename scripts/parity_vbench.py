@@ -43,8 +43,8 @@ TOLERANCE = {
 """Largest difference of a clip's number that is allowed; float32 networks round differently in batches."""
 FLOW_TOLERANCE = 1e-4
 """Px, of the flow that dynamic_degree compares with its threshold."""
-FLOW_SCALE = 0.052
-"""What brings the flow under random weights near the threshold, so that some clips move and others do not."""
+FLOW_SCALE = 0.7
+"""What puts the threshold between the flow of still and of moving samples under these weights."""
 PARTS = ("score", "inclip", "clip2clip", "mapped", "flow")
 Numbers = dict[str, list[float]]
 """Part to one number per clip (of `flow`: per pair); `clip2clip` and `mapped` have one per video."""

@@ -18,6 +18,7 @@ METRICS: Mapping[str, str] = {
     "drift": "ff_bench.metrics.drift:Drift",
     "fidelity": "ff_bench.metrics.fidelity:Fidelity",
     "vbench_long": "ff_bench.metrics.vbench_long:VBenchLong",
+    "vbench_reference": "ff_bench.metrics.reference:VBenchReference",
     "cost": "ff_bench.metrics.cost:Cost",
 }
 

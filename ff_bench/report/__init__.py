@@ -13,17 +13,22 @@ from pathlib import Path
 import pandas as pd
 
 from ff_bench import files, records, runs
-from ff_bench.errors import UsageError
+from ff_bench.errors import UsageError, not_one_of
 from ff_bench.foreign import is_superseded
+from ff_bench.report import winrates
 from ff_bench.report.agemap import age_map
+from ff_bench.report.blind import write_blind
+from ff_bench.report.columns import columns_of
 from ff_bench.report.comparison import Table
+from ff_bench.report.frame import to_frame
+from ff_bench.report.latex import to_latex
 from ff_bench.report.notes import seconds_of
 from ff_bench.report.page import write_page
 from ff_bench.report.plots import figures
 from ff_bench.report.sheet import contact_sheet
 from ff_bench.report.style import paper_style, save
 from ff_bench.report.summary import HEADLINE, summarise
-from ff_bench.report.tables import to_frame, to_latex, to_markdown, to_terminal
+from ff_bench.report.tables import to_markdown, to_terminal
 from ff_bench.report.videos import Shown, collect
 
 __all__ = ["Report", "make"]
@@ -51,7 +56,10 @@ def make(
     out_dir: str | os.PathLike[str],
     *,
     baseline: str = "full",
-    headline: Sequence[str] = HEADLINE,
+    columns: Sequence[str] = (),
+    margins: Mapping[str, float] | None = None,
+    blind: int = 0,
+    votes: Sequence[Path] = (),
     ansi: bool | None = None,
 ) -> Report:
     """Write one report over all videos below some folders.
@@ -60,11 +68,15 @@ def make(
         paths: Folders of runs, at any depth, and tables of rows (.parquet, .csv).
         out_dir: Where to write; made when missing.
         baseline: Policy that differences are taken to.
-        headline: Metrics that become columns of the tables.
+        columns: Metrics, or patterns of them, that become columns of one table; none means the usual ones.
+        margins: Smallest differences worth a claim, by metric, pattern or unit; see `report.margins`.
+        blind: Pairs of the blind page at most; 0 makes none.
+        votes: Files that a blind page exported.
         ansi: Whether the summary may use bold; None asks the terminal.
 
     Raises:
-        UsageError: When a path does not exist or no video below the paths has rows.
+        UsageError: When a path does not exist, no video below the paths has rows or the baseline or a
+            column, there is nothing to compare blind, or votes are not what the page wrote.
     """
     places = [Path(path) for path in paths]
     folders = runs.find(places)
@@ -74,9 +86,14 @@ def make(
             f"report: no rows below {', '.join(map(str, places))}; run the stages generate and score first"
         )
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    found = summarise(rows, baseline=baseline, headline=headline)
+    if baseline != "full" and baseline not in set(rows["policy"]):
+        raise not_one_of("baseline", baseline, rows["policy"].unique())
+    headline = columns_of(rows, columns) if columns else HEADLINE
+    found = summarise(rows, baseline=baseline, headline=headline, margins=margins)
+    found += winrates.tables(found, votes, [out, *places]) if votes else []
     shown = collect(folders)
+    hidden = write_blind(out, found, shown=shown, most=blind) if blind else []
+    out.mkdir(parents=True, exist_ok=True)
     drawn = {
         place: _draw(table, shown, out, name=_slug(table, place))
         for place, table in enumerate(found)
@@ -84,7 +101,13 @@ def make(
     }
     images = {place: [path for path in paths if path.suffix == ".png"] for place, paths in drawn.items()}
     page = write_page(out, found, images, shown=shown)
-    written = [page, *_write_tables(found, out), *records.write_tables(rows, out), *chain(*drawn.values())]
+    written = [
+        page,
+        *_write_tables(found, out),
+        *records.write_tables(rows, out),
+        *chain(*drawn.values()),
+        *hidden,
+    ]
     styled = _can_bold() if ansi is None else ansi
     summary = "\n\n".join(to_terminal(table, ansi=styled) for table in found)
     return Report(tuple(written), summary)

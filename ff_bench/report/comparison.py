@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ff_bench.metrics.base import Measure
+from ff_bench.report.contrast import Contrast
 from ff_bench.report.statistics import Interval, Pair
 
 MAIN = "main"
@@ -31,9 +32,11 @@ class Cell:
         paired: Difference to the baseline; None for the baseline itself and where nothing pairs.
         pairs: Number of (prompt, seed) pairs behind the mean.
         is_best: Best of the policies under the same budget.
+        is_second: Second of them, where there is a third.
         is_baseline: What the others are compared with.
         has_baseline: Whether there is anything to compare with.
         reason: Why there is no mean.
+        contrast: What the difference says; None where there is none, and for costs.
     """
 
     mean: Interval | None
@@ -43,6 +46,8 @@ class Cell:
     is_baseline: bool = False
     has_baseline: bool = False
     reason: str = ""
+    is_second: bool = False
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,14 @@ from ff_bench import traits
 from ff_bench.foreign import FOREIGN
 from ff_bench.metrics.base import WHOLE
 from ff_bench.models.facts import find
-from ff_bench.report.comparison import Line
+from ff_bench.report.claims import claims
+from ff_bench.report.comparison import Column, Line
 from ff_bench.report.joining import facts_of, is_foreign
 
 _CONSISTENT = ("subject_consistency", "background_consistency")
 _ALIKE = ("subject_similarity", "background_similarity", "coherence")
+_SUMS = "parts are missing"
+_BETWEEN = "score between clips: "
 CONTROLS = ("random", "full")
 """Policies that belong in every table."""
 
@@ -55,6 +58,29 @@ def seconds_of(key: Mapping[str, object]) -> float:
     return float(str(key["frames"])) / fps if fps else 0.0
 
 
+def other_lists(keys: Sequence[Mapping[str, object]]) -> list[str]:
+    """Say for each table whether it is apart from another one for its list of prompts alone.
+
+    Args:
+        keys: of the tables.
+
+    Returns:
+        A sentence for each, empty where there is no such other table.
+    """
+    rest = [{name: value for name, value in key.items() if not name.startswith("prompt_")} for key in keys]
+    told = []
+    for place, key in enumerate(keys):
+        own = key["prompt_list_sha256"]
+        others = {
+            f"{other['prompt_set']} {str(other['prompt_list_sha256'])[:8]}"
+            for at, other in enumerate(keys)
+            if rest[at] == rest[place] and other["prompt_list_sha256"] != own
+        }
+        text = f"list of prompts {str(own)[:8]}: never pooled with {', '.join(sorted(others))}"
+        told.append(text if others else "")
+    return told
+
+
 def lacks_motion(metric: str, there: Collection[str]) -> bool:
     """Say whether a metric is a consistency whose table would not show how much moves.
 
@@ -67,7 +93,12 @@ def lacks_motion(metric: str, there: Collection[str]) -> bool:
 
 
 def caveats(
-    lines: Sequence[Line], rows: pd.DataFrame, baseline: str, headline: Sequence[str] = ()
+    lines: Sequence[Line],
+    rows: pd.DataFrame,
+    baseline: str,
+    *,
+    columns: Sequence[Column] = (),
+    headline: Sequence[str] = (),
 ) -> list[str]:
     """List what a reader must know before quoting a number.
 
@@ -75,6 +106,7 @@ def caveats(
         lines: of the table.
         rows: of its videos.
         baseline: policy that differences are taken to.
+        columns: of the table.
         headline: metrics that the table would show if they had values.
     """
     notes = []
@@ -85,6 +117,7 @@ def caveats(
         )
     else:
         notes.append(f"no video of the baseline {baseline}: ± is half the 95 % interval of the mean itself")
+    notes += claims(lines, columns, baseline)
     missing = [name for name in CONTROLS if all(line.policy != name for line in lines)]
     if missing and not is_foreign(rows).all():
         notes.append(f"missing controls: {', '.join(missing)}")
@@ -151,11 +184,24 @@ def _absent(rows: pd.DataFrame, headline: Sequence[str]) -> Iterator[str]:
     whole = rows[(rows["clip"] == WHOLE) & rows["metric"].isin(headline)]
     there = set(whole.loc[whole["status"] == "ok", "metric"])
     lost = whole[(whole["status"] == "unavailable") & ~whole["metric"].isin(there)]
-    for reason, part in lost.groupby("reason", sort=False):
-        yield f"unavailable: {', '.join(dict.fromkeys(part['metric']))} ({reason})"
+    reasons: dict[str, dict[str, None]] = {}
+    for metric, reason in zip(lost["metric"], lost["reason"].astype(str), strict=True):
+        short = _SUMS if reason.startswith(_SUMS) else reason.removeprefix(_BETWEEN)
+        if all(metric not in names for names in reasons.values()):  # the first reason is enough
+            reasons.setdefault(short, {})[metric] = None
+    yield from (f"unavailable: {_together([*names])} ({reason})" for reason, names in reasons.items())
     alone = [name for name in headline if name in there and lacks_motion(name, there)]
     if alone:
-        yield f"not shown without a dynamic degree, as a still video would win: {', '.join(alone)}"
+        yield f"not shown without a dynamic degree, as a still video would win: {_together(alone)}"
+
+
+def _together(names: Sequence[str]) -> str:
+    """List metrics, with the family that they share once."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        family, _, measure = name.rpartition(".")
+        families.setdefault(family, []).append(measure)
+    return "; ".join(f"{family} {', '.join(measures)}" for family, measures in families.items())
 
 
 def _failures(rows: pd.DataFrame) -> Iterator[str]:

@@ -1,41 +1,24 @@
-"""The page: tables that sort, figures and synchronised videos in one HTML file that opens from disk."""
+"""The page: tables that sort, figures, strips, videos in step; one HTML file that opens from disk."""
 
 from __future__ import annotations
 
-import base64
-import os
+import math
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from urllib.parse import quote
 
-import numpy as np
-from jinja2 import Environment, StrictUndefined
-
-from ff_bench import metrics
 from ff_bench.files import write_atomically
-from ff_bench.metrics.base import WHOLE
-from ff_bench.report.comparison import Line, Table, name_text
-from ff_bench.report.plots import budgets_of, lines_at, rows_of
-from ff_bench.report.statistics import Pair
+from ff_bench.report import web
+from ff_bench.report.cards import Room, player
+from ff_bench.report.comparison import Cell, Table, name_text
+from ff_bench.report.strips import Row, Strip, strips
 from ff_bench.report.style import colour
-from ff_bench.report.tables import cell_text, count_text, heading
-from ff_bench.report.videos import Shown, of_line
+from ff_bench.report.tables import cell_text, count_text, heading, is_grey, ranks_note
+from ff_bench.report.videos import Shown
 
-EMBED_BYTES = 2 * 2**20
-"""A video up to this size may be embedded."""
-EMBED_TOTAL = 12 * 2**20
-"""All embedded videos of a page stay below this size; the rest is linked by relative path."""
-CURVE = "world.revisit_psnr"
-_CURVE_SIZE = (240, 36)
-
-
-@dataclass
-class _Room:
-    """How many bytes of videos the page may still embed."""
-
-    left: int = EMBED_TOTAL
+_LAST = 10**12  # sorts behind every budget
+_PNG_WIDTH = slice(16, 20)  # bytes of a PNG file
+_DOTS, _SHOWN = 300, 127  # px per inch of a figure's file, and of the page
 
 
 def write_page(
@@ -49,33 +32,36 @@ def write_page(
         figures: PNG files of each table, by its place in `tables`.
         shown: Finished videos by id.
     """
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = files("ff_bench.report").joinpath("page.html").read_text(encoding="utf-8")
-    room = _Room()
-    sections = [
-        {
-            "table": _table(table),
-            "figures": [_figure(path, out) for path in figures.get(place, ())],
-            "groups": _groups(table, shown, out, room=room) if table.is_main else [],
-        }
-        for place, table in enumerate(tables)
-    ]
+    room = Room()
+    sections = []
+    for place, table in enumerate(tables):
+        seen = player(table, shown, out, room=room) if table.is_main else {"groups": [], "places": {}}
+        sections.append(
+            {
+                "table": _table(table),
+                "figures": [_figure(path, out) for path in figures.get(place, ())],
+                "player": seen,
+                "strips": _strips(table, shown, seen["places"]) if table.is_main else {},
+            }
+        )
     path = out / "index.html"
-    write_atomically(path, template.from_string(source).render(sections=sections))
+    write_atomically(path, web.render("page", {"sections": sections}, scripts=("sync.js", "page.js")))
     return path
 
 
 def _table(table: Table) -> dict[str, object]:
     rows = []
     for line in table.lines:
-        cells = [{"text": name_text(line), "sort": line.label, "best": False, "title": line.fields}]
-        cells.append({"text": line.budget, "sort": line.budget_tokens or 10**12, "best": False, "title": ""})
-        cells.append({"text": count_text(line), "sort": line.pairs, "best": False, "title": ""})
+        cells: list[dict[str, object]] = [
+            {"text": name_text(line), "sort": line.label, "look": "", "title": line.fields}
+        ]
+        cells.append({"text": line.budget, "sort": line.budget_tokens or _LAST, "look": "", "title": ""})
+        cells.append({"text": count_text(line), "sort": line.pairs, "look": "", "title": ""})
         for column in table.columns:
             cell = line.cells[column.metric]
             mean = "" if cell.mean is None else cell.mean.mean
             cells.append(
-                {"text": cell_text(cell, column), "sort": mean, "best": cell.is_best, "title": cell.reason}
+                {"text": cell_text(cell, column), "sort": mean, "look": _look(cell), "title": _why(cell)}
             )
         rows.append({"cells": cells, "colour": colour(line.policy, [other.policy for other in table.lines])})
     head = [{"text": text, "title": ""} for text in ("policy", "budget", "n")]
@@ -87,77 +73,67 @@ def _table(table: Table) -> dict[str, object]:
         "title": table.title,
         "head": head,
         "rows": rows,
-        "notes": [*table.notes, "bold: best of its budget"],
+        "notes": [*table.notes, *ranks_note(table, best="bold", second="underlined")],
     }
 
 
-def _figure(path: Path, out: Path) -> dict[str, str]:
+def _look(cell: Cell) -> str:
+    """Return the classes of a cell."""
+    rank = "best" if cell.is_best else "second" if cell.is_second else ""
+    return f"{rank} grey".strip() if is_grey(cell) else rank
+
+
+def _why(cell: Cell) -> str:
+    """Say why there is no number, or what its difference to the baseline says."""
+    found = cell.contrast
+    if found is None or not found.verdict:
+        return cell.reason
+    p = "" if math.isnan(found.p_holm) else f", p = {found.p_holm:.2g} after Holm"
+    return f"{found.verdict}: {found.difference:+.3g} to the baseline{p}"
+
+
+def _figure(path: Path, out: Path) -> dict[str, object]:
+    vector = path.with_suffix(".pdf")
+    content = path.read_bytes()
     return {
         "name": path.stem,
-        "source": _data(path, "image/png"),
-        "vector": _link(path.with_suffix(".pdf"), out) if path.with_suffix(".pdf").exists() else "",
+        "width": round(struct.unpack(">I", content[_PNG_WIDTH])[0] * _SHOWN / _DOTS),
+        "source": web.data(content, "image/png"),
+        "vector": web.link(vector, out) if vector.exists() else "",
     }
 
 
-def _groups(table: Table, shown: Mapping[str, Shown], out: Path, *, room: _Room) -> list[dict[str, object]]:
-    """Collect the videos to be seen side by side: one group per budget, prompt and seed."""
-    groups: list[dict[str, object]] = []
-    for budget in budgets_of(table) or [None]:
-        lines = lines_at(table, budget)
-        found = [(line, of_line(table, line, shown)) for line in lines]
-        for pair in sorted({pair for _, videos in found for pair in videos}):
-            chosen = [(line, videos[pair]) for line, videos in found if pair in videos]
-            chosen = [(line, video) for line, video in chosen if video.is_foreign or video.viewing]
-            if chosen:
-                name = f"{pair[0]}, seed {pair[1]}" + (f", budget {lines[-1].budget}" if budget else "")
-                videos = [_video(table, line, video, pair=pair, out=out, room=room) for line, video in chosen]
-                groups.append({"name": name, "prompt": chosen[0][1].prompt, "videos": videos})
-    return groups
+def _strips(table: Table, shown: Mapping[str, Shown], places: object) -> dict[str, object]:
+    """Return the rows of worst-prompt strips, with the place of each prompt in the player."""
+    assert isinstance(places, Mapping), type(places)
+    column, rows = strips(table, shown)
+    if column is None or not rows:
+        return {}
+    digits = column.measure.digits
 
+    def told(row: Row, strip: Strip) -> dict[str, object]:
+        at = [place for (told, pair), place in places.items() if pair == strip.pair]
+        own = places.get((row.line.budget, strip.pair), at[0] if at else "")
+        return {
+            "name": f"{strip.pair[0]}, seed {strip.pair[1]}",
+            "value": f"{strip.value:.{digits}f}",
+            "source": strip.source,
+            "width": strip.width,
+            "seconds": f"{strip.seconds[0]:.1f} to {strip.seconds[-1]:.1f}" if strip.seconds else "",
+            "place": own,
+        }
 
-def _video(
-    table: Table, line: Line, video: Shown, *, pair: Pair, out: Path, room: _Room
-) -> dict[str, object]:
-    path = video.viewing
-    size = path.stat().st_size if path is not None else 0
-    embedded = path is not None and not video.is_foreign and size <= min(EMBED_BYTES, room.left)
-    room.left -= size if embedded else 0
-    scores = [
-        (heading(column), f"{line.values[column.metric][pair]:.{column.measure.digits}f}")
-        for column in table.columns
-        if pair in line.values[column.metric] and not column.metric.startswith("cost.")
-    ]
     return {
-        "name": name_text(line),
-        "colour": colour(line.policy, [other.policy for other in table.lines]),
-        "source": "" if path is None else _data(path, "video/mp4") if embedded else _link(path, out),
-        "file": Path(video.manifest.source["path"]).name if video.is_foreign else "",
-        "obstacle": video.obstacle,
-        "scores": scores,
-        **_curve(table, line, pair),
+        "headline": heading(column),
+        "rows": [
+            {
+                "name": name_text(row.line),
+                "budget": row.line.budget,
+                "colour": colour(row.line.policy, [line.policy for line in table.lines]),
+                "mean": f"{row.mean:.{digits}f}",
+                "worst": told(row, row.worst),
+                "middle": told(row, row.middle),
+            }
+            for row in rows
+        ],
     }
-
-
-def _curve(table: Table, line: Line, pair: Pair) -> dict[str, object]:
-    """Return the points of the score over time for a small SVG, and what it shows."""
-    rows = rows_of(table.rows, line)
-    chosen = (
-        (rows["prompt_id"].astype(str) == pair[0]) & (rows["seed"] == pair[1]) & (rows["metric"] == CURVE)
-    )
-    rows = rows[chosen & (rows["clip"] != WHOLE) & (rows["status"] == "ok")].sort_values("clip")
-    measure = metrics.measure(CURVE)
-    assert measure is not None, CURVE
-    seconds = float(str(table.key["frames"])) / float(str(table.key["fps"]))
-    width, height = _CURVE_SIZE
-    times = (rows["t0"].to_numpy(float) + rows["t1"].to_numpy(float)) / 2 / seconds
-    heights = 1 - np.clip((rows["value"].to_numpy(float) - 10) / 35, 0, 1)
-    points = [f"{width * x:.1f},{height * y:.1f}" for x, y in zip(times, heights, strict=True)]
-    return {"points": " ".join(points), "curve": f"{measure.label} over time, 10 to 45 {measure.unit}"}
-
-
-def _data(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _link(path: Path, out: Path) -> str:
-    return quote(Path(os.path.relpath(path, out)).as_posix())

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ff_bench.report.comparison import Table, name_text
-from ff_bench.report.plots import budgets_of, lines_at
+from ff_bench.report.selection import budgets_of, lines_at
 from ff_bench.report.style import GREY, new_figure
 from ff_bench.report.videos import Shown, common_pair, of_line
 
@@ -57,13 +57,16 @@ def sheet_times(video: Shown, total: int) -> tuple[np.ndarray, bool]:
     Returns:
         Frame numbers (at most COLUMNS), and whether all of them show the same place.
     """
-    even = np.unique(np.linspace(0, total - 1, COLUMNS + 2).astype(int)[1:-1])
+    even = even_times(total)
     if video.model != "mini":
         return even, False
     from ff_bench.models.mini import world
     from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, RING, MiniPrompt
 
-    prompt = MiniPrompt.parse(video.prompt)
+    try:
+        prompt = MiniPrompt.parse(video.prompt)
+    except ValueError:  # of a video that was not made here
+        return even, False
     cover = world.sprite_alpha(prompt, total).numpy().mean((1, 2))
     gap = round(_LEAST_GAP * video.manifest.fps)
     if prompt.world == "occlusion":
@@ -75,6 +78,12 @@ def sheet_times(video: Shown, total: int) -> tuple[np.ndarray, bool]:
     returns = [_separate(np.flatnonzero(left == left[start]), gap) for start in range(first_lap)]
     best = max(range(first_lap), key=lambda start: (len(returns[start]), -cover[returns[start]].max()))
     return (_thin(returns[best]), True) if len(returns[best]) > 1 else (even, False)
+
+
+def even_times(total: int) -> np.ndarray:
+    """Return frame numbers evenly over a video, without its ends."""
+    times: np.ndarray = np.unique(np.linspace(0, total - 1, COLUMNS + 2).astype(int)[1:-1])
+    return times
 
 
 def _separate(frames: np.ndarray, gap: int) -> np.ndarray:

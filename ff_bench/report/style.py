@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ MARKERS = {
     "full": "", "full_eps": "", "random": "x", "sliding_window": "v", "attention_sink": "^",
     "streaming_llm": "D", "h2o": "o", "future_forcing": "s",
 }  # fmt: skip
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1, 1, 1)), (0, (1, 1)), (0, (6, 1.5)))
 _OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#661100")
 _OTHER_MARKERS = ("P", "*", "X", "<", ">", "h")
 _SETTINGS: dict[Any, Any] = {
@@ -59,8 +59,8 @@ _SETTINGS: dict[Any, Any] = {
     "ytick.major.size": 2.5,
     "legend.fontsize": 6.5,
     "legend.frameon": False,
-    "legend.handlelength": 1.6,
-    "legend.columnspacing": 1.2,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 0.8,
     "legend.labelspacing": 0.3,
     "pdf.fonttype": 42,
     "svg.hashsalt": "ff-bench",
@@ -95,16 +95,44 @@ def marker(policy: str, among: Sequence[str] = ()) -> str:
     return _OTHER_MARKERS[_rank(policy, among) % len(_OTHER_MARKERS)] if found is None else found
 
 
+def look(
+    policy: str, among: Sequence[str] = (), *, variant: int = 0, is_bound: bool = True
+) -> dict[str, Any]:
+    """Return how a line is drawn: colour, marker, dashes; variants of one policy have hollow markers.
+
+    Args:
+        policy: Its name.
+        among: Policies of the figure.
+        variant: Number of the line among those of one policy that differ in fields.
+        is_bound: Whether a budget applies; what has none is dashed.
+    """
+    shade = colour(policy, among)
+    return {
+        "color": shade,
+        "marker": marker(policy, among),
+        "linestyle": _DASHES[variant % len(_DASHES)] if is_bound else "--",
+        "markerfacecolor": "white" if variant else shade,
+        "markeredgewidth": 0.8,
+    }
+
+
 def _rank(policy: str, among: Sequence[str]) -> int:
     unknown = sorted({name for name in among if name not in COLOURS} | {policy})
     return unknown.index(policy)
 
 
 def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put one legend above all panels, in rows of about three."""
-    columns = min(3, len(labels))
-    rows = math.ceil(len(labels) / max(1, columns))
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderpad=0.1 + 0.0 * rows)
+    """Put one legend above all panels, in as many columns, up to three, as fit the figure."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg), type(canvas)
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    for columns in (3, 2, 1):
+        legend = figure.legend(
+            handles, labels, loc="outside upper left", ncols=columns, borderpad=0.1, borderaxespad=0.2
+        )
+        if columns == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
@@ -120,5 +148,6 @@ def save(figure: Figure, path: Path) -> list[Path]:
         with files.temporary(target) as part, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
             figure.savefig(part, dpi=300, metadata=metadata)
+        figure.set_layout_engine("none")  # both files show one layout, which is found once
         written.append(target)
     return written

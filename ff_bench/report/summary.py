@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from ff_bench import metrics, traits
-from ff_bench.foreign import FOREIGN
 from ff_bench.metrics.base import WHOLE, Measure
 from ff_bench.report import joining
-from ff_bench.report.comparison import MAIN, Cell, Column, Line, Table
-from ff_bench.report.notes import budget_text, caveats, lacks_motion, title
-from ff_bench.report.statistics import Pair, bootstrap, differences
+from ff_bench.report.comparison import MAIN, Column, Table
+from ff_bench.report.lines import fields_of, lines_of, only
+from ff_bench.report.notes import caveats, lacks_motion, other_lists, title
+from ff_bench.report.pairing import with_pairs, with_ranks
 
 HEADLINE = (
     "world.memory",
@@ -25,6 +24,7 @@ HEADLINE = (
     "world.truth_psnr",
     "world.sprite_psnr",
     "fidelity.psnr",
+    "flicker.temporal_flickering",
     "guards.gradient_ratio",
     "cost.fps",
 )
@@ -45,8 +45,6 @@ PANELS: Mapping[str, Sequence[str]] = {
     ],
 }  # fmt: skip
 """Further tables of the same videos: their title, and their columns where they have values."""
-UNTOLD = "–"
-"""Budget of a video whose maker does not tell it."""
 _GROUP = (
     "model",
     "checkpoint",
@@ -62,7 +60,11 @@ _GROUP = (
 
 
 def summarise(
-    rows: pd.DataFrame, *, baseline: str = "full", headline: Sequence[str] = HEADLINE
+    rows: pd.DataFrame,
+    *,
+    baseline: str = "full",
+    headline: Sequence[str] = HEADLINE,
+    margins: Mapping[str, float] | None = None,
 ) -> list[Table]:
     """Split rows into comparable groups and summarise each.
 
@@ -70,6 +72,7 @@ def summarise(
         rows: Rows of any number of videos, columns as in `ff_bench.records`.
         baseline: Policy that differences are taken to; at the same budget where it has one.
         headline: Metrics that become columns, where they have values.
+        margins: Smallest differences worth a claim, by name; see `ff_bench.report.margins`.
 
     Raises:
         ValueError: When a headline metric is known to nobody.
@@ -80,12 +83,15 @@ def summarise(
                 f"headline metric '{name}' is unknown; families are {', '.join(metrics.names())}"
             )
     panels = {MAIN: headline, **PANELS} if headline is HEADLINE else {MAIN: headline}
-    return [
+    found = [
         table
         for key, part in groups(rows)
-        for panel, names in panels.items()
-        for table in [_table(dict(key), part, baseline, names, panel=panel)]
-        if table.columns or panel == MAIN or part["metric"].isin(names).any()
+        for table in _tables(dict(key), part, baseline, panels, margins=margins or {})
+    ]
+    told = other_lists([table.key for table in found])
+    return [
+        replace(table, notes=[*table.notes, *([note] if note and table.is_main else [])])
+        for table, note in zip(found, told, strict=True)
     ]
 
 
@@ -115,161 +121,41 @@ def _as_whole(value: object) -> object:
 
 def _start(protocol_fields: object) -> tuple[bool, object]:
     """Return what the full cache shares with others: whether it starts with true frames, and its noise."""
-    found = _fields(protocol_fields)
+    found = fields_of(protocol_fields)
     return found.get("prefix") == "truth", found.get("noise")
 
 
-def _table(
-    key: dict[str, object], rows: pd.DataFrame, baseline: str, headline: Sequence[str], *, panel: str
-) -> Table:
+def _tables(
+    key: dict[str, object],
+    rows: pd.DataFrame,
+    baseline: str,
+    panels: Mapping[str, Sequence[str]],
+    *,
+    margins: Mapping[str, float],
+) -> Iterator[Table]:
+    """Yield a table per panel that any video of the group speaks to; the first one always."""
     rows = _newest_versions(rows)
-    there = set(rows.loc[(rows["status"] == "ok") & (rows["clip"] == WHOLE), "metric"])
-    columns = [
-        Column(name, metrics.measure(name) or Measure("1", None, ""))
-        for name in headline
-        if name in there and not lacks_motion(name, there)
-    ]
-    lines = [
-        _line(part, columns, key)
-        for _, part in rows.groupby(["policy", "policy_fields", "budget_tokens"], dropna=False)
-    ]
-    lines = sorted(_labelled(lines, rows), key=_order)
-    compared = _with_best(_with_pairs(lines, columns, baseline), columns)
-    notes = caveats(compared, rows, baseline, headline)
-    named = title(key) if panel == MAIN else f"{title(key)} · {panel}"
-    return Table(named, key, baseline, columns, compared, notes, rows, panel)
+    whole = rows[rows["clip"] == WHOLE]
+    there = set(whole.loc[whole["status"] == "ok", "metric"])
+    asked, known = {name for names in panels.values() for name in names}, set(whole["metric"])
+    every = lines_of(rows, sorted(asked & there), key)
+    for panel, names in panels.items():
+        columns = [
+            Column(name, metrics.measure(name) or Measure("1", None, ""))
+            for name in names
+            if name in there and not lacks_motion(name, there)
+        ]
+        if not columns and panel != MAIN and known.isdisjoint(names):
+            continue
+        lines = only(every, [column.metric for column in columns])
+        compared = with_ranks(with_pairs(lines, columns, baseline, margins), columns)
+        notes = caveats(compared, rows, baseline, columns=columns, headline=names)
+        named = title(key) if panel == MAIN else f"{title(key)} · {panel}"
+        yield Table(named, key, baseline, columns, compared, notes, rows, panel)
 
 
 def _newest_versions(rows: pd.DataFrame) -> pd.DataFrame:
     """Keep each metric's newest version: numbers of two versions are not comparable."""
     newest = rows.groupby("metric")["version"].transform("max")
-    return rows[rows["version"] == newest]
-
-
-def pair_values(rows: pd.DataFrame, metric: str, *, clip: int = WHOLE) -> dict[Pair, float]:
-    """Return the numbers of one metric by (prompt, seed)."""
-    chosen = rows[(rows["metric"] == metric) & (rows["clip"] == clip) & (rows["status"] == "ok")]
-    keys = zip(chosen["prompt_id"].astype(str), chosen["seed"].astype(int), strict=True)
-    return dict(zip(keys, chosen["value"].astype(float), strict=True))
-
-
-def _line(rows: pd.DataFrame, columns: Sequence[Column], key: Mapping[str, object]) -> Line:
-    first = rows.iloc[0]
-    tokens = None if pd.isna(first["budget_tokens"]) else int(first["budget_tokens"])
-    is_told = tokens is not None or first["checkpoint"] != FOREIGN or first["policy"] in traits.FULL
-    values = {column.metric: pair_values(rows, column.metric) for column in columns}
-    bland = pair_values(rows, "guards.bland")
-    videos = rows[["prompt_id", "seed"]].drop_duplicates()
-    return Line(
-        policy=str(first["policy"]),
-        fields=str(first["policy_fields"]),
-        label=str(first["policy_fields"]),
-        budget_tokens=tokens,
-        budget=budget_text(tokens, key) if is_told else UNTOLD,
-        is_pinned=bool(_listed(first.get("pinned"))),
-        is_foreign=str(first["policy_fields"]) == joining.ELSEWHERE,
-        is_bland=bool(bland) and sum(bland.values()) >= len(bland) / 2,
-        prompts=videos["prompt_id"].nunique(),
-        pairs=len(videos),
-        cells={name: _cell(rows, name, numbers) for name, numbers in values.items()},
-        values=values,
-    )
-
-
-def _cell(rows: pd.DataFrame, metric: str, numbers: Mapping[Pair, float]) -> Cell:
-    if numbers:
-        return Cell(bootstrap(numbers), pairs=len(numbers))
-    about = rows["metric"].isin([metric, f"{metric.partition('.')[0]}.error", "error"])
-    reasons = rows.loc[about & (rows["clip"] == WHOLE) & (rows["status"] != "ok"), "reason"].dropna()
-    return Cell(None, reason=str(reasons.iloc[0]) if len(reasons) else "not scored")
-
-
-def _labelled(lines: Sequence[Line], rows: pd.DataFrame) -> Iterator[Line]:
-    """Name lines by policy; variants of one policy by the fields in which they differ."""
-    variants = rows.groupby("policy")["policy_fields"].unique()
-    for line in lines:
-        every = [_fields(text) for text in variants[line.policy]]
-        own = _fields(line.label)
-        differing = [name for name in own if any(other.get(name) != own[name] for other in every)]
-        rule = f" ({own['rule']})" if line.policy == traits.NATIVE and "rule" in own else ""
-        label = f"{line.policy}{rule}" + (
-            f"({', '.join(f'{name}={own[name]}' for name in differing)})" if differing else ""
-        )
-        yield replace(line, label=label)
-
-
-def _fields(value: object) -> dict[str, object]:
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return {}
-    return dict(found) if isinstance(found, Mapping) else {}
-
-
-def _listed(value: object) -> list[str]:
-    """Read a list of words that may stand as a list, as JSON or separated by commas."""
-    if isinstance(value, str):
-        return [word.strip(' "[]') for word in value.split(",") if word.strip(' "[]')]
-    return [str(word) for word in value] if isinstance(value, Sequence) else []
-
-
-def _order(line: Line) -> tuple[bool, int, bool, str]:
-    """The full cache first, then by budget, `random` first among equals."""
-    return line.budget_tokens is not None, line.budget_tokens or 0, line.policy != "random", line.label
-
-
-def find_baseline(lines: Sequence[Line], line: Line, baseline: str) -> Line | None:
-    """Return the baseline's line at the same budget, else without a budget, else None."""
-    same = [other for other in lines if other.policy == baseline]
-    for tokens in (line.budget_tokens, None):
-        for other in same:
-            if other.budget_tokens == tokens:
-                return other
-    return None
-
-
-def _with_pairs(lines: Sequence[Line], columns: Sequence[Column], baseline: str) -> list[Line]:
-    paired = []
-    for line in lines:
-        base = find_baseline(lines, line, baseline)
-        cells = dict(line.cells)
-        for column in columns:
-            if base is None:
-                continue
-            gap = differences(line.values[column.metric], base.values[column.metric])
-            paired_gap = None if base is line else bootstrap(gap)
-            cells[column.metric] = replace(
-                cells[column.metric], paired=paired_gap, is_baseline=base is line, has_baseline=True
-            )
-        paired.append(replace(line, cells=cells))
-    return paired
-
-
-def _with_best(lines: Sequence[Line], columns: Sequence[Column]) -> list[Line]:
-    """Mark the best of each budget; the full cache and bland lines do not compete."""
-    best: set[tuple[int, str]] = set()
-    for tokens in {line.budget_tokens for line in lines if line.budget_tokens is not None}:
-        rivals = [i for i, line in enumerate(lines) if line.budget_tokens == tokens and not line.is_bland]
-        for column in columns:
-            best |= {(i, column.metric) for i in _winners(lines, rivals, column)}
-    return [
-        replace(
-            line, cells={name: replace(cell, is_best=(i, name) in best) for name, cell in line.cells.items()}
-        )
-        for i, line in enumerate(lines)
-    ]
-
-
-def _winners(lines: Sequence[Line], rivals: Sequence[int], column: Column) -> list[int]:
-    """Return who is best in one column, among those with the most videos; nobody without a rival.
-
-    Costs are not ranked: without an interval a winner would be noise.
-    """
-    means = {i: cell.mean for i in rivals if (cell := lines[i].cells[column.metric]).mean is not None}
-    most = max((mean.pairs for mean in means.values() if mean), default=0)
-    equal = {i: mean.mean for i, mean in means.items() if mean and mean.pairs == most}
-    unranked = column.measure.higher_is_better is None or column.metric.startswith("cost.")
-    if len(equal) < 2 or unranked:
-        return []
-    top = (max if column.measure.higher_is_better else min)(equal.values())
-    return [i for i, mean in equal.items() if mean == top]
+    is_newest = rows["version"] == newest
+    return rows if is_newest.all() else rows[is_newest]

@@ -13,7 +13,7 @@ import numpy as np
 from ff_bench import probe, records, runs, video
 from ff_bench.models.facts import find
 from ff_bench.report.comparison import Line, Table
-from ff_bench.report.plots import rows_of
+from ff_bench.report.selection import rows_of
 from ff_bench.report.statistics import Pair
 
 PLAYED: Mapping[str, tuple[str, ...]] = {
@@ -118,12 +118,46 @@ class Shown:
             raise ValueError(f"{path} holds fewer frames than {max(wanted) + 1}")
         return np.stack([kept[int(time)] for time in times])
 
+    def thumbnails(self, times: np.ndarray, height: int) -> np.ndarray:
+        """Read some frames of the file to look at, or of the record where that is gone, and make them small.
+
+        Args:
+            times: Frame numbers; those behind the end are left out.
+            height: px; a lower frame keeps its size.
+
+        Returns:
+            RGB, (number of times, height, W, 3) uint8.
+
+        Raises:
+            FileNotFoundError: Where no file is there.
+            ValueError: Where it holds none of the frames.
+        """
+        path = self.viewing or self._pictures
+        if path is None:
+            raise FileNotFoundError(f"no pictures of the video in {self.folder} are here")
+        wanted = {int(time) for time in times}
+        images = islice(probe.decode(path) if self.is_foreign else video.decode(path), max(wanted) + 1)
+        small = [_reduced(image, height) for place, image in enumerate(images) if place in wanted]
+        if not small:
+            raise ValueError(f"{path} holds fewer frames than {min(wanted) + 1}")
+        return np.stack(small)
+
     @property
     def _pictures(self) -> Path | None:
         if self.is_foreign:
             return self.viewing
         paths = (self.folder / name for name in (runs.RECORD, runs.VIDEO))
         return next((path for path in paths if path.is_file()), None)
+
+
+def _reduced(image: np.ndarray, height: int) -> np.ndarray:
+    """Shrink a frame to a height by the mean over areas."""
+    from PIL import Image
+
+    if image.shape[0] <= height:
+        return image
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def collect(folders: Iterable[Path]) -> dict[str, Shown]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ff_bench import cli, foreign, foreign_files, probe, records, runs, workers
+from ff_bench import cli, foreign, foreign_files, probe, records, runs
 from ff_bench.errors import UsageError
 from ff_bench.foreign_files import Place, collect
 from ff_bench.report import joining
@@ -364,29 +364,6 @@ def test_odd_sides_and_a_single_frame_have_their_reasons(clean: Path) -> None:
     assert "even" in rows["odd", "vbench_long.compat.temporal_flickering"]["reason"]
     assert rows["odd", "vbench_long.strict.temporal_flickering"]["status"] == "ok"
     assert rows["one", "flicker.temporal_flickering"]["status"] == "undefined"
-
-
-# several processes
-
-
-def _visible(number: int) -> list[str]:
-    return [f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"]
-
-
-def test_devices_are_dealt_out_to_processes() -> None:
-    def lost(number: int, error: Exception) -> list[str]:
-        return [str(error)]
-
-    found = workers.side_by_side(
-        _visible, range(12), 2, done=lambda _: None, lost=lost, devices=("3", "GPU-x")
-    )
-    seen = {tuple(line.split(" ")) for line in found}
-    assert len(seen) == len({process for process, _ in seen})  # one device a process
-    assert {device for _, device in seen} <= {"3", "GPU-x"}
-
-
-def test_a_chosen_device_is_not_dealt_out() -> None:
-    assert workers.devices_for(["cuda:0"]) == workers.devices_for(["auto", "cpu"]) == ()
 
 
 # tables

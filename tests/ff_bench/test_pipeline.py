@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ff_bench
-from ff_bench import cli, models, records, runs, workers
-from ff_bench.compose import compose
+from ff_bench import cli, files, models, records, runs, work
+from ff_bench.compose import compose, expand
+from ff_bench.failures import summarise as failures_of
+from ff_bench.queue import crew
+from ff_bench.queue.slots import Slots
+from ff_bench.queue.task import Advance
 from tests.conftest import FakeGenerate
 
 SHORT = ["length=1s", "metrics=[flicker,fidelity,cost]", "budget=256", "limit=2"]
@@ -171,21 +176,67 @@ def test_missing_weights_are_said_before_anything_is_written(
     assert list(clean.iterdir()) == []
 
 
-def _pretend(batch: workers.Batch) -> list[str]:
+def _pretend(batch: work.Batch, advance: Advance) -> list[str]:
     """Stand in for a batch in another process: seed 1 fails, seed 2 takes its process down."""
     if batch[0].seed == 2:
         os._exit(1)
     return [f"{spec.prompt.id}: broken" for spec in batch if spec.seed == 1]
 
 
-@pytest.mark.parametrize(("seeds", "failures"), [("[0,3]", 0), ("[0,1]", 1), ("[2]", 1)])
+@pytest.mark.parametrize(("seeds", "failures"), [("[0,3]", 0), ("[0,1]", 1), ("[2,3]", 1)])
 def test_batches_side_by_side(
     clean: Path, monkeypatch: pytest.MonkeyPatch, seeds: str, failures: int
 ) -> None:
-    monkeypatch.setattr(workers, "generate_batch", _pretend)
-    config = compose([f"seed={seeds}", "policy=h2o"]).config
+    monkeypatch.setattr(work, "generate_batch", _pretend)
+    config = compose([f"seed={seeds}", "policy=h2o", "device=cpu", "stages=[generate]"]).config
+    told: list[int] = []
+    listener = work.Listener(generated=lambda spec: told.append(spec.seed), scored=lambda _: None)
     steps: list[int] = []
-    found = workers.generate_side_by_side([(spec,) for spec in runs.videos(config)], 2, steps.append)
+    tasks = work.tasks_of([config], listener, overlap=True)
+    found = crew.run(tasks, Slots(2), lambda _, count: steps.append(count))
     assert len(found) == failures
-    assert steps == [240] * len(config.seeds)
-    assert "OMP_NUM_THREADS" not in os.environ or os.environ["OMP_NUM_THREADS"] == "1"
+    assert sorted(told) == list(config.seeds)
+    assert sum(steps) == 240 * len(config.seeds)
+    lost = records.table([path.parent for path in Path("runs").rglob(runs.ROWS)])
+    assert len(lost) == seeds.count("2")
+    assert all("its worker died: exit code 1" in reason for reason in lost["reason"])
+
+
+def test_scores_wait_for_the_video_and_what_it_is_compared_with(clean: Path, weights: None) -> None:
+    words = ["length=1s", "budget=256", "metrics=[fidelity,cost]"]
+    configs = [compose([f"policy={name}", *words]).config for name in ("h2o", "full")]
+    listener = work.Listener(generated=lambda _: None, scored=lambda _: None)
+    tasks = {task.key: task for task in work.tasks_of(configs, listener, overlap=True)}
+    made = {key for key in tasks if key.startswith("generate ")}
+    scored = next(task for key, task in tasks.items() if key.startswith("score ") and "h2o" in key)
+    assert scored.after == made
+    assert next(key for key in tasks if key in made).split("/")[2].startswith("full")
+    assert all(scored.rank < tasks[key].rank for key in made)
+    assert all(tasks[key].after == {"prepare 0"} for key in made)
+
+
+def test_finished_work_is_no_task(fake: FakeGenerate) -> None:
+    words = ["-m", "policy=h2o,full", *SHORT]
+    assert cli.main(words) == 0
+    configs = [job.config for job in expand(words[1:], multirun=True).jobs]
+    listener = work.Listener(generated=lambda _: None, scored=lambda _: None)
+    assert work.tasks_of(configs, listener, overlap=True) == []
+
+
+def test_failures_are_grouped_by_reason() -> None:
+    found = failures_of(["a: OSError: chunk 3", "b: ValueError: no", "c: OSError: chunk 12.5"])
+    assert found == ["2 × OSError: chunk 3 (first: a)", "b: ValueError: no"]
+
+
+def test_half_written_files_of_dead_processes_are_swept_up(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    names = [
+        f".a.part-{files._machine()}-{process.pid}.mkv", f".a.part-{files._machine()}-{os.getpid()}.mkv",
+        f".a.part-000000-{process.pid}.mkv", ".b.part-000000-1.json",
+    ]  # fmt: skip
+    for name in names:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / names[3], (0, 0))
+    files.sweep_up(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {names[1], names[2]}

@@ -590,14 +590,14 @@ def test_the_doctor_tells_dimension_by_dimension(room: Path, monkeypatch: pytest
     (room / "gamma.pth").write_bytes(BETA)
     (room / "free.zip").write_bytes(FREE[:-5])
     rows = {name: rest for name, *rest in doctor._scoring()}
-    assert rows["score temporal_flickering"] == ["ok", "needs no weights", ""]
-    assert rows["score dynamic_degree"] == ["ok", "gamma", ""]
-    assert rows["score subject_consistency"] == [
+    assert rows["vbench_long.temporal_flickering"] == ["ok", "needs no weights", ""]
+    assert rows["vbench_long.dynamic_degree"] == ["ok", "gamma", ""]
+    assert rows["vbench_long.subject_consistency"] == [
         "unavailable", "lacks weights alpha and libraries timm",
         "pip install 'ff-bench[vbench]'; ff-bench weights fetch alpha",
     ]  # fmt: skip
-    assert rows["score background_consistency"][1] == "lacks weights free (damaged) and libraries timm"
-    assert rows["score imaging_quality"][2] == "pip install --no-deps pyiqa (not for commercial use)"
+    assert rows["vbench_long.background_consistency"][1] == "lacks weights free (damaged) and libraries timm"
+    assert rows["vbench_long.imaging_quality"][2] == "pip install --no-deps pyiqa (not for commercial use)"
     (room / "gamma.pth").write_bytes(FREE)
     rows = {name: rest for name, *rest in doctor._scoring()}
-    assert rows["score dynamic_degree"] == ["ok", "gamma (another file)", ""]
+    assert rows["vbench_long.dynamic_degree"] == ["ok", "gamma (another file)", ""]

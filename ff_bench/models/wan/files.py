@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ff_bench.errors import UsageError
 from ff_bench.files import cache_folder as cache_folder
-from ff_bench.libraries import mend_torchvision
 from ff_bench.files import file_digest
+from ff_bench.libraries import mend_torchvision
 
 if TYPE_CHECKING:
     from ff_bench.models.wan.member import Source

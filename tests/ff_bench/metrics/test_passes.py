@@ -1,4 +1,4 @@
-"""One pass feeds every signal; what is measured does not depend on blocks, and an obstacle stops one signal only."""
+"""One pass feeds every signal; blocks do not show in what is measured, an obstacle stops one signal only."""
 
 from __future__ import annotations
 

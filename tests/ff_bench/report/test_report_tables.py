@@ -11,9 +11,11 @@ import pytest
 
 from ff_bench import records
 from ff_bench.report.comparison import Cell, Line, Table
+from ff_bench.report.frame import to_frame
+from ff_bench.report.latex import to_latex
 from ff_bench.report.plots import figures
 from ff_bench.report.summary import summarise
-from ff_bench.report.tables import cell_text, escape_latex, to_frame, to_latex, to_markdown, to_terminal
+from ff_bench.report.tables import cell_text, escape_latex, to_markdown, to_terminal
 
 HEAD = ("world.revisit_psnr", "cost.fps")
 
