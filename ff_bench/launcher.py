@@ -74,7 +74,8 @@ def read(fields: Mapping[str, Any]) -> tuple[int | None, int]:
     """
     for key, value in fields.items():
         if key not in FIELDS:
-            raise checks.unknown_key(f"hydra.launcher.{key}", value, [f"hydra.launcher.{name}" for name in FIELDS])
+            known = [f"hydra.launcher.{name}" for name in FIELDS]
+            raise checks.unknown_key(f"hydra.launcher.{key}", value, known)
     slots, retries = fields.get("slots"), fields.get("retries", 1)
     count = None if slots is None else checks.whole("hydra.launcher.slots", slots, low=1, high=256)
     return count, checks.whole("hydra.launcher.retries", retries, low=0, high=10)

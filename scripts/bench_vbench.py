@@ -201,7 +201,7 @@ def reference(folder: Path, *, device: str, python: str, dimensions: list[str]) 
         if done.returncode:
             entry["error"] = (done.stderr.strip().splitlines() or ["no output"])[-1]
         else:
-            result = json.loads(Path(request["result"]).read_text())
+            result = json.loads(Path(str(request["result"])).read_text())
             entry |= {name: result[name] for name in ("aggregate", "seconds", "peak_bytes", "substituted")}
         found[dimension] = entry
         print(dimension, entry, file=sys.stderr, flush=True)

@@ -110,7 +110,9 @@ class VBenchReference:
     def _none(self, dimensions: Sequence[str], video: Video, status: str, reason: str) -> Iterator[Value]:
         for dimension in dimensions:
             name = f"{self.name}.{dimension}"
-            yield Value(name, None, t1=video.seconds, status=status, reason=reason)
+            for measure in self.measures:
+                if measure == name or measure.startswith(f"{name}_"):
+                    yield Value(measure, None, t1=video.seconds, status=status, reason=reason)
 
 
 def _values(dimension: str, found: Sequence[results.Clip], video: Video) -> Iterator[Value]:

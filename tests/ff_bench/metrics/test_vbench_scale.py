@@ -78,8 +78,8 @@ def test_fusion_is_half_of_both_and_in_clip_alone_without_the_other() -> None:
 
 
 def test_fused_subject_consistency_near_what_is_published() -> None:
-    # An independent evaluation at 60 s prints in-clip 96.89 and clip-to-clip 74.22 beside fused 96.99; the mean
-    # of maps lies below the map of means.
+    # An independent evaluation at 60 s prints in-clip 96.89 and clip-to-clip 74.22 beside fused 96.99; the
+    # mean of maps lies below the map of means.
     found = 100 * fused(np.array([0.9689]), 0.7422, "subject")[0]
     assert found == pytest.approx(96.99, abs=0.15)
     assert vbench_scale.IN_CLIP + vbench_scale.CLIP_TO_CLIP == 1
