@@ -81,9 +81,7 @@ def slots_of(configs: Sequence[RunConfig]) -> Slots:
     return for_workers(workers, devices_for(config.device for config in configs))
 
 
-def make(
-    configs: Sequence[RunConfig], slots: Slots, progress: Progress, *, observer: Watch
-) -> list[str]:
+def make(configs: Sequence[RunConfig], slots: Slots, progress: Progress, *, observer: Watch) -> list[str]:
     """Generate and score every video that is not finished.
 
     Args:

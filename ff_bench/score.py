@@ -150,6 +150,7 @@ def _rests(subject: Subject, family: Metric, settings: Mapping[str, Any]) -> str
     """Digest what a family's numbers rest on beside the frames: its settings and its signals."""
     states = [subject.shelf.state(key) for key in (*family.signals, *family.extras)]
     states += [f"{name}={weights.sha256(name)}" for name in family.weights]
+    states += [family.standing] if family.standing else []
     return files.short_hash([dict(settings), states]) if settings or states else ""
 
 

@@ -194,6 +194,10 @@ class Metric(Protocol):
     def weights(self) -> tuple[str, ...]:
         """Names of weight files that it loads by itself."""
 
+    @property
+    def standing(self) -> str:
+        """What else its numbers rest on here, such as another environment; empty for most."""
+
     def compute(self, video: Video, reference: Video | None) -> Iterator[Value]:
         """Yield every measure of the family, whole-video values and windows.
 

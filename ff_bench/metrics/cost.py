@@ -24,6 +24,7 @@ class Cost:
     signals: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[tuple[str, ...]] = ()
+    standing: ClassVar[str] = ""
     measures: ClassVar[Mapping[str, Measure]] = {
         "cost.seconds": Measure("s", False, "Wall seconds of all chunks under the budget.", "seconds", 1),
         "cost.model_seconds": Measure("s", False, "Part of them inside the model.", "model s", 1),

@@ -70,6 +70,7 @@ class Drift:
     signals: ClassVar[tuple[str, ...]] = ("frames/levels", "frames/difference", "frames/thumbnails")
     extras: ClassVar[tuple[str, ...]] = EXTRAS
     weights: ClassVar[tuple[str, ...]] = ()
+    standing: ClassVar[str] = ""
     measures: ClassVar[Mapping[str, Measure]] = {
         **{name: measure for shown in CURVES for name, measure in _of_curve(shown)},
         "drift.motion_share": Measure("1", None, "Motion over the shorter side of the frame.", "motion", 4),

@@ -50,6 +50,7 @@ class Fidelity:
     signals: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[tuple[str, ...]] = ("lpips_alexnet",)
+    standing: ClassVar[str] = ""
     measures: ClassVar[Mapping[str, Measure]] = {
         "fidelity.psnr": Measure(
             "dB", True, "PSNR to the full-cache video, mean within the training window.", "PSNR to full"

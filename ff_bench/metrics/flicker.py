@@ -20,6 +20,7 @@ class Flicker:
     signals: ClassVar[tuple[str, ...]] = ("frames/difference",)
     extras: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[tuple[str, ...]] = ()
+    standing: ClassVar[str] = ""
     measures: ClassVar[Mapping[str, Measure]] = {
         "flicker.temporal_flickering": Measure(
             "1", True, "(255 - mean absolute difference of consecutive frames) / 255.", "flicker", 4

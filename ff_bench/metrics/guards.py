@@ -39,6 +39,7 @@ class Guards:
     signals: ClassVar[tuple[str, ...]] = ("frames/levels", "frames/difference")
     extras: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[tuple[str, ...]] = ()
+    standing: ClassVar[str] = ""
     measures: ClassVar[Mapping[str, Measure]] = {
         "guards.gradient_ratio": Measure(
             "1", None, "Gradient energy, last 5 s over the first part.", "gradient"

@@ -193,6 +193,7 @@ class VBenchLong:
     needs: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[tuple[str, ...]] = ()
+    standing: ClassVar[str] = ""
     measures: ClassVar[Mapping[str, Measure]] = _measures()
 
     modes: tuple[str, ...] = (COMPAT,)

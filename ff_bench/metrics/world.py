@@ -44,6 +44,7 @@ class World:
     signals: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[tuple[str, ...]] = ()
+    standing: ClassVar[str] = ""
     measures: ClassVar[Mapping[str, Measure]] = {
         "world.memory": Measure(
             "1", True, "(PSNR - chance) / (full cache - chance) of revisited places.", "memory", 3

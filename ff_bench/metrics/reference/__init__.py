@@ -53,6 +53,7 @@ class VBenchReference:
     needs: ClassVar[tuple[str, ...]] = ()
     signals: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[Mapping[str, Measure]] = _measures()
 
     def __init__(
@@ -80,6 +81,15 @@ class VBenchReference:
         self.setting = staging.Setting(
             python=Path(python) if python else None, device=device, timeout=timeout
         )
+
+    @property
+    def standing(self) -> str:
+        """The environment, or that there is none: rows `unavailable` are made again once it is there."""
+        try:
+            staging.find_environment(self.setting.python)
+        except Unavailable:
+            return "no environment"
+        return "environment"
 
     def compute(self, video: Video, reference: Video | None) -> Iterator[Value]:
         """Yield VBench's numbers per clip and their means; a dimension that fails says why."""
