@@ -183,9 +183,7 @@ def _totals(plan: Plan) -> list[str]:
 
 
 def _scored(plan: Plan) -> str:
-    """Say of how many videos every metric is there."""
-    from ff_bench import score
-
+    """Say of how many videos every metric is there; what reads metrics is loaded only for finished videos."""
     wanted = {
         spec.folder: spec
         for config in plan.configs
@@ -193,7 +191,11 @@ def _scored(plan: Plan) -> str:
         if "score" in config.stages
     }
     finished = [spec for spec in wanted.values() if runs.is_finished(spec.folder, spec.video_id)]
-    done = sum(score.is_scored(spec) for spec in finished)
+    done = 0
+    if finished:
+        from ff_bench import score
+
+        done = sum(score.is_scored(spec) for spec in finished)
     return f"of {len(wanted)} videos, done {done}, to make {len(wanted) - done}"
 
 

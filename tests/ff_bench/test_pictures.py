@@ -122,7 +122,9 @@ def test_a_report_over_models_of_text(made: VideoSpec, files: list[str], clean: 
     summary = report.make(["runs"], clean / "out", ansi=False).summary
     assert "native (sink3+roll12)" in summary
     assert "36 (6f)" in summary
-    assert summary.count("longlive+head_dim=16+heads=2+height=32+layers=2+width=48 · prompts scenes") == 2
+    label = "longlive+head_dim=16+heads=2+height=32+layers=2+width=48 · prompts scenes"
+    titles = [line for line in summary.splitlines() if label in line]
+    assert len([title for title in titles if not title.endswith("· drift")]) == 2
 
 
 def test_a_missing_decoder_is_named(made: VideoSpec) -> None:

@@ -33,7 +33,8 @@ def library(name: str, *, purpose: str) -> Any:
     Raises:
         UsageError: where it is not installed, with the command that installs it.
     """
-    mend_torchvision()
+    if name.partition(".")[0] in ("diffusers", "transformers"):  # the others do not import torchvision
+        mend_torchvision()
     try:
         return import_module(name)
     except ImportError as error:
