@@ -52,7 +52,7 @@ parity-vbench: $(READY) $(SCORER)/.ready  ## compare vbench_long with VBench's o
 train-mini: $(READY)  ## train the embedded model anew (a GPU, minutes; a CPU, days)
 	$(BIN)/python scripts/train_mini.py
 
-paper-mini: $(READY)  ## mini analogues of a paper's tables (two cores, under 20 minutes; FULL=--full on a GPU); runs/reports/paper-mini
+paper-mini: $(READY)  ## mini analogues of a paper's tables (two cores, some 20 minutes; FULL=--full on a GPU); runs/reports/paper-mini
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/paper_mini.py $(FULL)
 
 wheel: $(READY)  ## build the wheel into dist/

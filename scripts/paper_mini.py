@@ -1,6 +1,6 @@
 """Mini analogues of *Future Forcing*'s tables (arXiv 2605.30083): its comparisons on the embedded model.
 
-    make paper-mini                                    # two cores, under 20 minutes
+    make paper-mini                                    # two cores, some 20 minutes
     python scripts/paper_mini.py --full                # one GPU: 16 prompts, 60 s, batches of 16
     python scripts/paper_mini.py --only table2 table8
 
