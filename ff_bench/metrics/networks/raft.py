@@ -28,15 +28,9 @@ CORRELATIONS = 2**31
 """Bytes of the correlations of pairs that are matched together: ten pairs of 480x832 px."""
 
 
-class Flow:
-    """Motion of every pair of consecutive kept frames.
+class _Raft:
+    """What both signals share: the network and what it needs."""
 
-    Source: arXiv:2003.12039, weights `raft-things`; VBench@45e79ec `vbench/dynamic_degree.py`
-    (arXiv:2311.17982).
-    Deviates: frames of at most 120 px a side are refused, where VBench divides by zero in its coarsest level.
-    """
-
-    name: ClassVar[str] = "flow"
     version: ClassVar[int] = 1
     weights: ClassVar[tuple[str, ...]] = ("raft_things",)
     libraries: ClassVar[tuple[str, ...]] = ("torchvision",)
@@ -50,6 +44,17 @@ class Flow:
             Unavailable: where torchvision or the weights are not on this machine.
         """
         self._network = _network(str(device), *checkpoints.located("raft_things"))
+
+
+class Flow(_Raft):
+    """Motion of every pair of consecutive kept frames.
+
+    Source: arXiv:2003.12039, weights `raft-things`; VBench@45e79ec `vbench/dynamic_degree.py`
+    (arXiv:2311.17982).
+    Deviates: frames of at most 120 px a side are refused, where VBench divides by zero in its coarsest level.
+    """
+
+    name: ClassVar[str] = "flow"
 
     def measure(self, frames: Tensor, *, fps: float, prompt: str, lead: int = 0) -> dict[str, Tensor]:
         """Measure all pairs of a clip.
@@ -72,7 +77,7 @@ class Flow:
         return {"motion": motion, "known": torch.ones_like(motion, dtype=torch.bool)}
 
 
-class FlowDecision:
+class FlowDecision(_Raft):
     """The same, but only for as many pairs as decide whether the clip is dynamic; the answer is the same.
 
     Pairs are measured in the order of how much their pixels change, the most first, since those are likely to
@@ -81,19 +86,6 @@ class FlowDecision:
     """
 
     name: ClassVar[str] = "flow_decision"
-    version: ClassVar[int] = 1
-    weights: ClassVar[tuple[str, ...]] = ("raft_things",)
-    libraries: ClassVar[tuple[str, ...]] = ("torchvision",)
-    reads_prompt: ClassVar[bool] = False
-    reads: ClassVar[str] = CLIPS
-
-    def __init__(self, device: torch.device) -> None:
-        """Load the network.
-
-        Raises:
-            Unavailable: where torchvision or the weights are not on this machine.
-        """
-        self._network = _network(str(device), *checkpoints.located("raft_things"))
 
     def measure(self, frames: Tensor, *, fps: float, prompt: str, lead: int = 0) -> dict[str, Tensor]:
         """Measure pairs of a clip until it is decided.
