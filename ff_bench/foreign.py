@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -229,8 +228,7 @@ def _boundaries(one: Foreign, frames: int, facts: ModelFacts | None) -> tuple[in
         return tuple(range(frames % chunk or chunk, frames, chunk))
     if facts is None:
         return ()
-    ends = accumulate(facts.chunks(facts.whole_chunks(facts.needed_latents(frames))))
-    return tuple(place for end in ends if (place := facts.decoded_frames(end)) < frames)
+    return facts.boundaries(facts.whole_chunks(facts.needed_latents(frames)), frames)
 
 
 def _footage(path: Path, manifest: Manifest) -> Footage:

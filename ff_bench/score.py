@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 from ff_bench import files, metrics, pictures, records, runs, weights
 from ff_bench.metrics import Metric, Value, Video
 from ff_bench.metrics.shelf import Shelf
-from ff_bench.models.facts import ModelFacts
 from ff_bench.runs import Manifest, VideoSpec
 
 LOGGER = logging.getLogger(__name__)
@@ -220,18 +218,12 @@ def _open(spec: VideoSpec, manifest: Manifest, shelf: Shelf) -> Video:
         chunk_frames=facts.chunk_frames * facts.temporal_stride,
         prefix_frames=min(prefix, manifest.frames),
         made_frames=facts.decoded_frames(manifest.latent_frames) - prefix,
-        boundaries=_boundaries(facts, manifest.latent_frames, manifest.frames),
+        boundaries=facts.boundaries(manifest.latent_frames, manifest.frames),
         window_frames=facts.decoded_frames(facts.window_frames), device=spec.config.device,
         footage=pictures.open_footage(spec.folder, manifest, spec.config),
         trace=records.read(spec.folder / runs.TRACE), model=identity["model"]["name"],
         manifest=json.loads((spec.folder / runs.MANIFEST).read_text(encoding="utf-8")), shelf=shelf,
     )  # fmt: skip
-
-
-def _boundaries(facts: ModelFacts, latent_frames: int, frames: int) -> tuple[int, ...]:
-    """Return the decoded frames with which a chunk begins, without the first."""
-    ends = itertools.accumulate(facts.chunks(latent_frames))
-    return tuple(place for end in ends if (place := facts.decoded_frames(end)) < frames)
 
 
 def row_of(

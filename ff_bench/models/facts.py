@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -137,6 +138,11 @@ class ModelFacts:
     def decoded_frames(self, latent_frames: int) -> int:
         """Decoded frames of the first `latent_frames` latent frames."""
         return 0 if latent_frames == 0 else self.first_stride + (latent_frames - 1) * self.temporal_stride
+
+    def boundaries(self, latent_frames: int, frames: int) -> tuple[int, ...]:
+        """Return the decoded frames, below `frames`, with which a chunk begins, without the first."""
+        ends = accumulate(self.chunks(latent_frames))
+        return tuple(place for end in ends if (place := self.decoded_frames(end)) < frames)
 
     def needed_latents(self, frames: int) -> int:
         """Return the least latent frames that decode to at least `frames` frames."""
