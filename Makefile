@@ -4,10 +4,11 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 READY := .venv/.ready
 SCORER := .venv-vbench
+AUDITOR := .venv-audit
 PINS := ff_bench/metrics/reference/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test noncommercial check scorer-env parity-vbench train-mini paper-mini wheel clean
+.PHONY: help setup demo test noncommercial check scorer-env parity-vbench train-mini paper-mini torture fuzz audit wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +55,16 @@ train-mini: $(READY)  ## train the embedded model anew (a GPU, minutes; a CPU, d
 
 paper-mini: $(READY)  ## mini analogues of a paper's tables (two cores, some 20 minutes; FULL=--full on a GPU); runs/reports/paper-mini
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/paper_mini.py $(FULL)
+
+torture: $(READY)  ## break generate, score, report and sweeps 200 times and compare with undisturbed runs (15 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --faults 200 $(SEED:%=--seed %)
+
+fuzz: $(READY)  ## give 10,000 odd inputs to everything that reads what others wrote (SEED=1 for others)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py --inputs 10000 --seed $(or $(SEED),0)
+
+audit: $(READY)  ## look the installed packages up among known vulnerabilities (needs the network)
+	@test -x $(AUDITOR)/bin/pip-audit || { $(PYTHON) -m venv $(AUDITOR) && $(AUDITOR)/bin/python -m pip install --disable-pip-version-check -q 'pip-audit>=2.7'; } || { echo "audit: pip-audit could not be installed, see above" >&2; exit 1; }
+	$(AUDITOR)/bin/pip-audit --progress-spinner off --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ff_bench import __version__, failures
 from ff_bench.bars import Bars
-from ff_bench.compose import CONFIG, Sweep, compose, expand, session
+from ff_bench.compose import CONFIG, Sweep, compose, expand, offer_policies, sentences, session
 from ff_bench.errors import UsageError, nearest, not_one_of, shown
 from ff_bench.remarks import remarks
 
@@ -208,6 +208,34 @@ def audit_published(words: Sequence[str]) -> int:
     return command(words)
 
 
+def stationarity(words: Sequence[str]) -> int:
+    """Measure how much queries move before and after rotation: `stationarity [KEY=VALUE ...]`."""
+    from ff_bench.stationarity_command import run as command
+
+    return command(words)
+
+
+def replay(words: Sequence[str]) -> int:
+    """Replay policies on recorded queries, keys and values: `replay policies=[...] budgets=[...] ...`."""
+    from ff_bench.replay_command import run as command
+
+    return command(words)
+
+
+def check_policy(words: Sequence[str]) -> int:
+    """Examine whether a policy does what every policy must: `check-policy NAME|FILE [policy.FIELD=...]`."""
+    from ff_bench.check_policy_command import run as command
+
+    return command(words)
+
+
+def challenge(words: Sequence[str]) -> int:
+    """Compare one's own policy with the others: `challenge FILE|NAME [policy.FIELD=...] [minutes=10] ...`."""
+    from ff_bench.challenge_command import run as command
+
+    return command(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "report": report,
@@ -218,6 +246,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "weights": weights,
     "prompts": prompts,
     "audit-published": audit_published,
+    "stationarity": stationarity,
+    "replay": replay,
+    "check-policy": check_policy,
+    "challenge": challenge,
 }
 
 
@@ -248,13 +280,14 @@ def _hydra_page(flags: argparse.Namespace) -> int:
     """Let Hydra print what it prints well: help, configurations, search path, tab completion."""
     from hydra._internal.utils import get_args_parser
 
-    with session(flags.config_dir) as hydra:
+    with session(flags.config_dir) as hydra, sentences(hydra, flags.overrides):
         if flags.help:
             hydra.app_help(config_name=CONFIG, args_parser=get_args_parser(), args=flags)
         elif flags.hydra_help:
             hydra.hydra_help(config_name=CONFIG, args_parser=get_args_parser(), args=flags)
         elif flags.cfg:
-            hydra.show_cfg(CONFIG, flags.overrides, flags.cfg, package=flags.package, resolve=flags.resolve)
+            words = offer_policies(flags.overrides)
+            hydra.show_cfg(CONFIG, words, flags.cfg, package=flags.package, resolve=flags.resolve)
         elif flags.info:
             hydra.show_info(flags.info, config_name=CONFIG, overrides=flags.overrides)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,9 @@ def session(config_dir: str | None = None) -> Iterator[Hydra]:
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UsageError(f"--config-dir={config_dir} is not allowed: it must be an existing directory")
     version.setbase("1.3")
-    backup = get_gh_backup()
-    Plugins.instance()
+    backup, store = get_gh_backup(), ConfigStore.instance()
+    Plugins.instance()  # whose choices are in the store for good
+    stored = deepcopy(store.repo)
     SourcesRegistry.instance().register(ConfSource)
     search_path = create_config_search_path(f"{ConfSource.scheme()}://{conf_dir()}")
     if config_dir is not None:
@@ -119,6 +121,16 @@ def session(config_dir: str | None = None) -> Iterator[Hydra]:
         yield Hydra.create_main_hydra2(task_name="ff-bench", config_search_path=search_path)
     finally:
         restore_gh_from_backup(backup)
+        store.repo = stored  # policies of the user's are choices of one command line
+
+
+@contextmanager
+def sentences(hydra: Hydra, words: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra raises over some words into a sentence."""
+    try:
+        yield
+    except BROKEN as error:
+        raise explain(hydra, words, error) from None
 
 
 def compose(words: Sequence[str], *, config_dir: str | None = None) -> Job:
@@ -128,7 +140,7 @@ def compose(words: Sequence[str], *, config_dir: str | None = None) -> Job:
         UsageError: with field, value and what is allowed.
     """
     with session(config_dir) as hydra:
-        return _single(hydra, _offer_policies(hydra, words))
+        return _single(hydra, offer_policies(words))
 
 
 def expand(words: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> Sweep:
@@ -143,7 +155,7 @@ def expand(words: Sequence[str], *, multirun: bool, config_dir: str | None = Non
         UsageError: for the first job that cannot run.
     """
     with session(config_dir) as hydra:
-        words = _offer_policies(hydra, words)
+        words = offer_policies(words)
         overrides = _parse(hydra, words)
         if not multirun and not any(override.key_or_group.startswith(MODES) for override in overrides):
             return Sweep((_single(hydra, words),), "basic", False)
@@ -208,12 +220,10 @@ def _single(hydra: Hydra, words: Sequence[str]) -> Job:
 def _job(hydra: Hydra, words: Sequence[str], bases: dict[tuple[str, ...], dict[str, Any]]) -> Job:
     """Compose one job twice: as asked, and with the choices of groups only, which fixes keys and types."""
     choices = tuple(word.input_line or "" for word in _parse(hydra, words) if _is_choice(hydra, word))
-    try:
+    with sentences(hydra, words):
         if choices not in bases:
             bases[choices] = _tree(_compose(hydra, choices))
         tree = _tree(_compose(hydra, words))
-    except BROKEN as error:
-        raise explain(hydra, words, error) from None
     return Job(tuple(words), build(tree, bases[choices]))
 
 
@@ -241,10 +251,8 @@ def _tree(composed: DictConfig) -> dict[str, Any]:
 
 
 def _parse(hydra: Hydra, words: Sequence[str]) -> list[Override]:
-    try:
+    with sentences(hydra, words):
         overrides = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(words))
-    except BROKEN as error:
-        raise explain(hydra, words, error) from None
     refuse_odd_choices(hydra, overrides)
     return overrides
 
@@ -255,19 +263,35 @@ def _is_choice(hydra: Hydra, override: Override) -> bool:
     return loader.repository.group_exists(override.key_or_group)
 
 
-def _offer_policies(hydra: Hydra, words: Sequence[str]) -> list[str]:
-    """Make installed plug-ins and .py files choices; their fields come from the dataclass."""
-    shipped = set(hydra.config_loader.get_group_options("policy"))
-    offered = []
-    for word in words:
-        key, _, value = word.partition("=")
-        is_file = value.endswith(".py") and Path(value).is_file()
-        if key == "policy" and (is_file or value in traits.installed()) and value not in shipped:
-            name = str(Path(value).resolve()) if is_file else value
-            label = Path(value).stem if is_file else value
-            ConfigStore.instance().store(
-                group="policy", name=label, node={"name": name, **traits.defaults(name)}
-            )
-            word = f"policy={label}"
-        offered.append(word)
-    return offered
+def offer_policies(words: Sequence[str]) -> list[str]:
+    """Make installed plug-ins and .py files choices; their fields come from the dataclass.
+
+    Returns:
+        The words, with files named by their choice.
+
+    Raises:
+        UsageError: for a policy that cannot be loaded, or whose fields no command line could set.
+    """
+    shipped = {path.stem for path in (conf_dir() / "policy").glob("*.yaml")}
+    return [
+        f"policy={','.join(_offered(value, shipped) for value in word.removeprefix('policy=').split(','))}"
+        if word.startswith("policy=") and not word.endswith(")")
+        else word
+        for word in words
+    ]
+
+
+def _offered(value: str, shipped: set[str]) -> str:
+    """Make one policy a choice where it is none yet, and return the choice's name."""
+    is_file = value.endswith(".py") and Path(value).is_file()
+    if value in shipped or not (is_file or value in traits.installed()):
+        return value
+    name = str(Path(value).resolve()) if is_file else value
+    label = Path(value).stem if is_file else value
+    if label in shipped:
+        raise UsageError(
+            f"policy={value} is not allowed: tables would call it {label}, as they call a policy of ours; "
+            "rename the file"
+        )
+    ConfigStore.instance().store(group="policy", name=label, node={"name": name, **traits.defaults(name)})
+    return label

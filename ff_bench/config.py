@@ -12,7 +12,7 @@ from typing import Any
 import policies
 from ff_bench import checks, model_config, prompts, protocol, shipped, traits
 from ff_bench.errors import UsageError, not_one_of, out_of_range, shown
-from ff_bench.files import checkpoint_sha256
+from ff_bench.files import checkpoint_sha256, user_path
 from ff_bench.model_config import ModelConfig
 from ff_bench.models.facts import ModelFacts
 from ff_bench.prompts import PromptSet, PromptSpec
@@ -33,8 +33,8 @@ STAGES = ("generate", "score", "report")
 SAVES = ("record", "video")
 TOP = (
     "model", "policy", "protocol", "metrics", "tracker", "budget", "length", "prompts", "limit",
-    "ids", "subset", "seed", "steps", "dtype", "batch", "device", "workers", "stages", "save", "overwrite",
-    "dry_run", "runs_dir",
+    "ids", "subset", "seed", "steps", "dtype", "batch", "device", "workers", "score_minutes", "stages",
+    "save", "overwrite", "dry_run", "runs_dir",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class PolicyConfig:
         is_full: whether it keeps everything whatever the budget.
         source_sha256: digest of a .py file of the user's, else empty.
         rule: name of the context rule where the model chose the policy (`policy=native`), else empty.
+        wrap: what goes around it, the innermost first (`policies.WRAPPERS`).
     """
 
     name: str
@@ -55,10 +56,16 @@ class PolicyConfig:
     is_full: bool = False
     source_sha256: str = ""
     rule: str = ""
+    wrap: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """Name for folders and tables."""
+        """Name for folders and tables: the method's, followed by what goes around it."""
+        return "+".join((self.method, *self.wrap))
+
+    @property
+    def method(self) -> str:
+        """Name without what goes around it."""
         if self.rule:
             return traits.NATIVE
         return Path(self.name).stem if self.name.endswith(".py") else self.name
@@ -66,7 +73,9 @@ class PolicyConfig:
     @property
     def shown(self) -> dict[str, object]:
         """Hyper-parameters for rows and identities; of `native` also its rule and the policy that does it."""
-        return {"rule": self.rule, "policy": self.name, **self.fields} if self.rule else dict(self.fields)
+        wrap = {"wrap": list(self.wrap)} if self.wrap else {}
+        rule = {"rule": self.rule, "policy": self.name} if self.rule else {}
+        return {**rule, **traits.told(self.name, self.fields), **wrap}
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ class RunConfig:
     batch: int
     device: str
     workers: int
+    score_minutes: int
     stages: tuple[str, ...]
     save: tuple[str, ...]
     metrics: dict[str, dict[str, object]]
@@ -122,7 +132,7 @@ def build(tree: Mapping[str, Any], base: Mapping[str, Any]) -> RunConfig:
         tree["protocol"],
         base["protocol"],
         policy=policy.name,
-        label=policy.label,
+        label=policy.method,
         budget=budget,
         facts=known,
         forced=known.native.protocol if policy.rule else {},
@@ -137,12 +147,13 @@ def build(tree: Mapping[str, Any], base: Mapping[str, Any]) -> RunConfig:
         seeds=checks.seeds(tree["seed"]), steps=_steps(tree["steps"], known),
         dtype=dtype, batch=checks.whole("batch", tree["batch"], low=1, high=256),
         device=_device(tree["device"]), workers=checks.whole("workers", tree["workers"], low=1, high=256),
+        score_minutes=checks.whole("score_minutes", tree["score_minutes"], low=1, high=10**5),
         stages=checks.words("stages", tree["stages"], STAGES), save=checks.words("save", tree["save"], SAVES),
         metrics=_metrics(tree.get("metrics"), base.get("metrics", {})),
         tracker=checks.fields("tracker", tree["tracker"], base["tracker"]),
         overwrite=checks.flag("overwrite", tree["overwrite"]),
         dry_run=checks.flag("dry_run", tree["dry_run"]),
-        runs_dir=Path(checks.text("runs_dir", tree["runs_dir"])).expanduser(),
+        runs_dir=user_path(checks.text("runs_dir", tree["runs_dir"])),
     )  # fmt: skip
     _check_together(config)
     return config
@@ -165,6 +176,11 @@ def _check_together(config: RunConfig) -> None:
         raise UsageError(
             f"batch={config.batch} is not allowed with protocol.noise=upstream: the original draws for one "
             "video at a time, allowed is 1"
+        )
+    if config.batch > 1 and "adakv" in config.policy.wrap:
+        raise UsageError(
+            f"batch={config.batch} is not allowed with policy.wrap=[{','.join(config.policy.wrap)}]: adakv "
+            "gives every video sizes of its own, allowed is 1"
         )
     if config.runs_dir.exists() and not config.runs_dir.is_dir():
         raise UsageError(
@@ -197,13 +213,31 @@ def _with_digests(model: ModelConfig, texts: Sequence[str], dtype: str) -> Model
 
 def _policy(tree: object, base: Mapping[str, Any], facts: ModelFacts) -> PolicyConfig:
     fields = checks.fields("policy", tree, base)
+    wrap = _wrap(fields.pop("wrap", ()))
     name = checks.text("policy.name", fields.pop("name"))
     if name != base["name"]:
         raise UsageError(f"policy.name={name} is not allowed: choose a policy by policy={name}")
+    if wrap and (name == traits.NATIVE or traits.is_full(name)):
+        raise UsageError(
+            f"policy.wrap=[{','.join(wrap)}] is not allowed with policy={name}: it keeps what it was made to "
+            "keep, allowed is policy.wrap=[]"
+        )
     if name == traits.NATIVE:
         return _native(facts)
     source = hashlib.sha256(Path(name).read_bytes()).hexdigest() if name.endswith(".py") else ""
-    return PolicyConfig(name=name, fields=fields, is_full=traits.is_full(name), source_sha256=source)
+    return PolicyConfig(
+        name=name, fields=fields, is_full=traits.is_full(name), source_sha256=source, wrap=wrap
+    )
+
+
+def _wrap(value: object) -> tuple[str, ...]:
+    """Check what goes around a policy; the order given does not matter, merges stand inside budgets."""
+    found = checks.words("policy.wrap", value, tuple(policies.WRAPPERS))
+    try:
+        policies.check_wrappers(found)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return found
 
 
 def _native(facts: ModelFacts) -> PolicyConfig:

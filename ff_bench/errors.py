@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST, HALF = 3000, 1400
+"""Signs of a sentence; of a longer one, which quotes a word without end, the two ends are told."""
+LONGEST_WORD = 200
+"""Signs of a word that a near one is looked for: the time grows with their square."""
+
 
 class UsageError(ValueError):
     """A command line or configuration that cannot run; its text is one sentence for the user."""
@@ -15,7 +20,8 @@ class UsageError(ValueError):
         Args:
             sentence: what is wrong with which field, which value was given and what is allowed.
         """
-        super().__init__(" ".join(sentence.split()))
+        told = printable(" ".join(sentence.split()))
+        super().__init__(told if len(told) <= LONGEST else f"{told[:HALF]} ... {told[-HALF:]}")
 
 
 class TooSmall(UsageError):
@@ -42,6 +48,8 @@ class Skipped(RuntimeError):
 
 def nearest(value: object, allowed: Iterable[object]) -> str:
     """Return the allowed word closest to `value`, or an empty string where none is close."""
+    if len(str(value)) > LONGEST_WORD:
+        return ""
     choices = {str(choice).lower(): str(choice) for choice in allowed}
     found = get_close_matches(str(value).lower(), choices, n=1, cutoff=0.5)
     return choices[found[0]] if found else ""
@@ -78,6 +86,10 @@ def shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return "[" + ",".join(shown(item) for item in value) + "]"
-    text = str(value)
-    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return printable if len(printable) <= 200 else printable[:197] + "..."
+    text = printable(str(value))
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def printable(text: str) -> str:
+    """Replace signs that move a terminal's cursor, change its colours or cannot be printed at all."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -68,6 +68,11 @@ def temporary(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def is_under_way(path: Path) -> bool:
+    """Say whether a file is one that this process writes under its temporary name."""
+    return path.stem.endswith(f"{TEMPORARY}-{_machine()}-{os.getpid()}")
+
+
 def sweep_up(folder: Path, *, deep: bool = True) -> None:
     """Remove temporary files whose process is gone: killed, or on another machine and older than a day.
 
@@ -124,10 +129,15 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
+def user_path(text: str) -> Path:
+    """Return a path as a user wrote it, `~` replaced; that of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(text))
+
+
 def cache_folder() -> Path:
     """Where this package remembers things: the environment's `FF_BENCH_CACHE`, else `~/.cache/ff-bench`."""
     named = os.environ.get(CACHE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "ff-bench"
+    return user_path(named) if named else Path.home() / ".cache" / "ff-bench"
 
 
 def file_digest(path: Path, *, again: bool = False) -> str:

@@ -191,13 +191,13 @@ def text_of(path: Path) -> str:
     return str(path).encode(errors="backslashreplace").decode()
 
 
-def subject_of(one: Foreign, manifest: Manifest, device: str) -> Subject:
-    """Return a registered video as metrics are computed on."""
+def subject_of(one: Foreign, manifest: Manifest, device: str, *, minutes: int) -> Subject:
+    """Return a registered video as metrics are computed on, each in so many minutes at most."""
     columns = {**_columns(one, manifest), "scored_on": records.hardware(device)}
     return Subject(
         folder=one.folder, name=str(one.relative_folder), columns=columns,
         open=lambda shelf: _open(one, manifest, shelf, device), frames_sha256=manifest.frames_sha256,
-        prompt=one.prompt, device=device,
+        prompt=one.prompt, device=device, minutes=minutes,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ff_bench import runs
 from ff_bench.errors import UsageError, shown
+from ff_bench.files import user_path
 
 ENDINGS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv",
@@ -87,7 +88,7 @@ def collect(words: Sequence[str]) -> Found:
     places: dict[Path, Place] = {}
     ignored = 0
     for word in words:
-        path = Path(os.path.abspath(Path(word).expanduser()))
+        path = Path(os.path.abspath(user_path(word)))
         if not path.exists():
             raise UsageError(f"VIDEOS={shown(word)} is not allowed: there is no such file or folder")
         if path.is_file():

@@ -14,9 +14,9 @@ from ff_bench.foreign import FOREIGN, Foreign
 from ff_bench.foreign_files import Found, Place, digest_of
 from ff_bench.foreign_prompts import Declared
 from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.models.mini.recipe import is_mini
 from ff_bench.prompts import list_sha256
 
-MINI = "mini"
 REFERENCE_POLICY = "full"
 
 
@@ -109,14 +109,14 @@ def _with_lists(
 
 def _read_by_mini(one: Foreign) -> Foreign:
     """Let the embedded model read its prompt, which says what the pictures should be."""
-    if one.model != MINI:
+    if not is_mini(one.model):
         return one
     try:
         return replace(one, prompt=MiniPrompt.parse(one.prompt).text)
     except ValueError as error:
         raise UsageError(
-            f"model={MINI} is not allowed for '{shown(one.path.name)}': its prompt is none of that model, "
-            f"give prompts=FILE.csv ({error})"
+            f"model={one.model} is not allowed for '{shown(one.path.name)}': its prompt is none of that "
+            f"model, give prompts=FILE.csv ({error})"
         ) from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ff_bench import checks
 from ff_bench.errors import UsageError, nearest, shown
+from ff_bench.files import user_path
 from ff_bench.foreign_files import FIT, Place
 
 COLUMNS = (
@@ -122,7 +123,7 @@ def _file(where: str, row: Mapping[str, object], folder: Path, places: Sequence[
 
 
 def _below(folder: Path, name: str) -> Path:
-    return Path(os.path.abspath(folder / Path(name.strip()).expanduser()))
+    return Path(os.path.abspath(folder / user_path(name.strip())))
 
 
 def _declared(where: str, row: Mapping[str, object], folder: Path) -> Declared:

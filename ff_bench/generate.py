@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-import policies
-from ff_bench import models, prefixes, records, runs, video
+from ff_bench import models, output, prefixes, runs
 from ff_bench.config import ModelConfig, RunConfig
+from ff_bench.making import make_policy as make_policy
+from ff_bench.making import make_protocol as make_protocol
+from ff_bench.making import start_policy
 from ff_bench.models.base import Model
 from ff_bench.noise import UpstreamDraws
 from ff_bench.rollout import Chunk, Take, rollout
 from ff_bench.runs import VideoSpec
-from policies.base import Budget, Policy, Protocol
 from policies.context import Context
 
 PER_VIDEO = ("kv_bytes", "state_bytes", "transient_bytes")
@@ -92,28 +90,25 @@ def _generate_group(
 ) -> None:
     """Generate videos whose prefixes (B, P, C, h, w) have one length; write those that are wanted."""
     take = make_take(model, config, group, prefix)
-    context = make_context(model, config, seeds=take.seeds, prefix_frames=take.prefix_frames)
+    context = make_context(model, config, take)
     began = time.perf_counter()
     _reset_peak(config.device)
-    pictures: list[np.ndarray] = []
-    latents: list[Tensor] = []
-    traces: list[list[dict[str, Any]]] = [[] for _ in group]
-    for chunk in rollout(model, context, take):
-        assert chunk.pictures is not None, chunk
-        pictures.append(chunk.pictures.cpu().numpy())
-        if config.facts.latent_record:
-            latents.append(chunk.latents.cpu())
-        for index, trace in enumerate(traces):
-            trace.append(_trace(chunk, index, len(group)))
-        advance(len(group) * chunk.latents.shape[1])
-    frames = np.concatenate(pictures, 1)[:, : config.length.frames]  # (B, T, H, W, 3) uint8
-    seconds = (time.perf_counter() - began) / len(group)
-    for index, spec in enumerate(group):
-        if spec in wanted:
-            record = torch.cat([part[index] for part in latents]) if latents else None
-            _write(
-                spec, frames[index], record, traces[index], prefix_frames=take.prefix_frames, seconds=seconds
-            )
+    with ExitStack() as files:
+        outputs = {
+            index: files.enter_context(output.begun(spec))
+            for index, spec in enumerate(group)
+            if spec in wanted
+        }
+        for chunk in rollout(model, context, take):
+            assert chunk.pictures is not None, chunk
+            pictures = chunk.pictures.cpu().numpy()
+            for index, one in outputs.items():
+                one.add(pictures[index], chunk.latents[index], trace_of(chunk, index, len(group)))
+            advance(len(group) * chunk.latents.shape[1])
+        seconds = time.perf_counter() - began - sum(one.seconds for one in outputs.values())
+        peak = _peak_bytes(config.device)
+        for one in outputs.values():
+            one.finish(prefix_frames=take.prefix_frames, seconds=seconds / len(group), peak_bytes=peak)
 
 
 def make_take(model: Model, config: RunConfig, group: Sequence[VideoSpec], prefix: Tensor | None) -> Take:
@@ -138,44 +133,23 @@ def make_take(model: Model, config: RunConfig, group: Sequence[VideoSpec], prefi
     return Take(prompts, seeds, frames, config.steps, prefix, switches, draws)
 
 
-def make_context(model: Model, config: RunConfig, *, seeds: Sequence[int], prefix_frames: int) -> Context:
+def make_context(model: Model, config: RunConfig, take: Take) -> Context:
     """Start the policy of a configuration on empty caches with room for the longest context of its videos.
 
     Args:
         model: the backbone.
         config: of the videos.
-        seeds: one per video.
-        prefix_frames: latent frames that are kept in full before the budget applies.
+        take: what is generated side by side; its prefix is kept in full before the budget applies.
     """
-    kept, shape, tokens = config.protocol, model.shape, config.budget.tokens
-    is_bound = tokens is not None
-    protocol = Protocol(
-        passes=kept.passes, denominator=kept.denominator, unit=kept.unit, share=kept.share,
-        position=kept.position, query_stride=kept.query_stride, charge_state=kept.charge_state,
-    )  # fmt: skip
     turns = model.turns(config.length.latent_frames, steps=config.steps)
-    whole = (config.length.latent_frames - shape.chunk_frames) * shape.frame_tokens
-    in_prefix = (prefix_frames - shape.chunk_frames) * shape.frame_tokens
-    return Context(
-        make_policy(config),
-        shape,
-        Budget(tokens, kept.sink if is_bound else 0, kept.recent if is_bound else 0),
-        protocol,
-        batch=len(seeds),
-        capacity_tokens=whole if tokens is None else max(min(tokens, whole), in_prefix),
-        pass_tokens=max(turn.widest for turn in turns) * shape.frame_tokens,
-        seed=list(seeds),
-        dtype=getattr(torch, config.dtype),
-        device=config.device,
-    )
+    return start_policy(
+        make_policy(config), model.shape, config, prompts=take.prompts, seeds=take.seeds,
+        frames=config.length.latent_frames - model.shape.chunk_frames, prefix_frames=take.prefix_frames,
+        pass_tokens=max(turn.widest for turn in turns) * model.shape.frame_tokens,
+    )  # fmt: skip
 
 
-def make_policy(config: RunConfig) -> Policy:
-    """Build the policy of a configuration with its hyper-parameters."""
-    return policies.load(config.policy.name)(**config.policy.fields)
-
-
-def _trace(chunk: Chunk, index: int, batch: int) -> dict[str, Any]:
+def trace_of(chunk: Chunk, index: int, batch: int) -> dict[str, Any]:
     """Make one line of the trace: seconds and bytes are the share of one of the `videos` side by side."""
     numbers = {
         name: value / batch if name in PER_VIDEO else value
@@ -189,37 +163,6 @@ def _trace(chunk: Chunk, index: int, batch: int) -> dict[str, Any]:
         "policy_seconds": chunk.policy_seconds / batch, "decode_seconds": chunk.decode_seconds / batch,
         **numbers, "kept": chunk.summary["kept"][index],
     }  # fmt: skip
-
-
-def _write(
-    spec: VideoSpec,
-    frames: np.ndarray,
-    latents: Tensor | None,
-    trace: Sequence[dict[str, Any]],
-    *,
-    prefix_frames: int,
-    seconds: float,
-) -> None:
-    """Write everything of one video, its manifest last; its record is latents (F, C, h, w) or else frames."""
-    config, folder = spec.config, spec.folder
-    peak = _peak_bytes(config.device)
-    runs.prepare(folder)
-    if "record" in config.save and latents is not None:
-        with runs.temporary(folder / runs.LATENTS) as part:
-            part.write_bytes(save({"latents": latents.contiguous()}))  # save_file hides it from others
-    elif "record" in config.save:
-        with runs.temporary(folder / runs.RECORD) as part:
-            video.write_record(part, frames, config.facts.fps)
-    if "video" in config.save:
-        with runs.temporary(folder / runs.VIDEO) as part:
-            video.write_video(part, frames, config.facts.fps)
-    lines = [json.dumps(line, allow_nan=False) for line in trace]
-    runs.write_atomically(folder / runs.TRACE, "\n".join(lines) + "\n")
-    manifest = runs.describe(
-        spec, frames_sha256=video.frames_sha256(frames), prefix_frames=prefix_frames,
-        seconds=seconds, peak_bytes=peak, environment=records.environment(config.device),
-    )  # fmt: skip
-    runs.write_manifest(folder, manifest)
 
 
 def _reset_peak(device: str) -> None:

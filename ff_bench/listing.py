@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+import policies
 from ff_bench import prompt_sets, prompts, runs, shipped, traits
 from ff_bench.config import conf_dir
 from ff_bench.errors import UsageError, not_one_of
@@ -76,7 +77,8 @@ def _policies(_: Sequence[str]) -> list[str]:
             ]
         )
     rows += [[name, "installed package", ""] for name in traits.installed()]
-    return grid(("policy", "fields", "pins"), rows)
+    lines = grid(("policy", "fields", "pins"), rows)
+    return [*lines, "", f"policy.wrap=[...] puts around one of them: {', '.join(policies.WRAPPERS)}"]
 
 
 def _metrics(_: Sequence[str]) -> list[str]:

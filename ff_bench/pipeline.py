@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import policies
 from ff_bench import files, metrics, records, runs, work
 from ff_bench.bars import Progress, Silent
 from ff_bench.config import RunConfig, texts
@@ -167,13 +166,15 @@ def check_metrics(config: RunConfig) -> None:
 
 
 def check_policy(config: RunConfig) -> None:
-    """Let the policy check the ranges of its hyper-parameters.
+    """Let the policy check its hyper-parameters, what goes around it, and the protocol against them.
 
     Raises:
         UsageError: with the policy's own sentence.
     """
+    from ff_bench.making import make_policy, make_protocol
+
     try:
-        policies.load(config.policy.name)(**config.policy.fields)
+        make_policy(config).check(make_protocol(config))
     except (ValueError, TypeError) as error:
         raise UsageError(f"policy={config.policy.label}: {error}") from None
 

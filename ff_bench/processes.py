@@ -14,6 +14,8 @@ PARENT_DEATH_SIGNAL = 1
 
 def follow_parent() -> None:
     """Leave Ctrl-C to the parent, which ends its children, and die with it where the system can do that."""
+    signal.set_wakeup_fd(-1)  # the parent's, where this process is a copy of it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)

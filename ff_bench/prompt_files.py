@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ff_bench.errors import UsageError, shown
+from ff_bench.files import user_path
 from ff_bench.quantities import parse_seconds
 
 ENDINGS = (".txt", ".csv", ".jsonl")
@@ -128,9 +129,7 @@ def _json_rows(value: str, content: str) -> list[dict[str, object]]:
 def _entry(value: str, where: str, row: Mapping[str, object], path: Path) -> Entry:
     text = row.get("prompt", row.get("text"))
     if not isinstance(text, str) or not text.strip():
-        raise UsageError(
-            f"prompts={value} is not allowed: {where} has no text in a field 'prompt' or 'text'"
-        )
+        raise UsageError(f"prompts={value} is not allowed: {where} has no text in a field 'prompt' or 'text'")
     start = _start(value, where, row.get("start"), path.parent)
     return Entry(
         id=str(row.get("id") or ""), text=text.strip(), switches=_switches(value, where, row.get("switch")),
@@ -173,7 +172,7 @@ def _start(value: str, where: str, start: object, folder: Path) -> Path | None:
             f"ends in {', '.join(STARTS)}"
         )
     try:
-        path = folder / Path(start).expanduser()
+        path = folder / user_path(start)
         is_file = path.is_file()
     except (OSError, ValueError, RuntimeError):
         is_file = False

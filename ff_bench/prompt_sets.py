@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ff_bench.errors import UsageError
-from ff_bench.files import cache_folder
+from ff_bench.files import cache_folder, user_path
 
 FOLDER = "FF_BENCH_PROMPTS"
 MANIFEST = Path(__file__).with_name("prompt_sets.csv")
@@ -61,7 +61,7 @@ def manifest() -> Mapping[str, Listed]:
 def folder() -> Path:
     """Where these files lie: the environment's `FF_BENCH_PROMPTS`, else `prompts` of the cache folder."""
     named = os.environ.get(FOLDER)
-    return Path(named).expanduser() if named else cache_folder() / "prompts"
+    return user_path(named) if named else cache_folder() / "prompts"
 
 
 def base(name: str) -> Listed:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ff_bench import prompt_files, prompt_sets
-from ff_bench.errors import UsageError, not_one_of, out_of_range
+from ff_bench.errors import UsageError, not_one_of, out_of_range, shown
+from ff_bench.files import user_path
 from ff_bench.models.facts import ModelFacts
 from ff_bench.models.mini.prompt import WORLDS, MiniPrompt
 from ff_bench.prompt_files import ENDINGS, Entry
@@ -94,7 +95,7 @@ def load(value: object, folder: Path, *, model: ModelFacts) -> PromptSet:
         listed = None if value in shipped else prompt_sets.manifest()[value]
         path = shipped[value] if listed is None else prompt_sets.path(value)
         return _read(value, path, model=model, name=value, listed=listed)
-    path = Path(value).expanduser()
+    path = user_path(value)
     if path.suffix not in ENDINGS:
         error = not_one_of("prompts", value, known)
         raise UsageError(f"{error}; or give a file that ends in {', '.join(ENDINGS)}")
@@ -108,7 +109,8 @@ def load(value: object, folder: Path, *, model: ModelFacts) -> PromptSet:
 def _check_set(value: str, known: Iterable[str], model: ModelFacts) -> None:
     """Refuse worlds for a model of text, and text for a model of worlds."""
     if model.prompt_sets and value not in model.prompt_sets:
-        told, allowed = "text", model.prompt_sets
+        told = "a world that it cannot follow" if value in WORLDS else "text"
+        allowed = model.prompt_sets
     elif not model.prompt_sets and value in WORLDS:
         told, allowed = "worlds of the embedded model", tuple(name for name in known if name not in WORLDS)
     else:
@@ -195,8 +197,8 @@ def _spec(value: str, where: str, entry: Entry, model: ModelFacts) -> PromptSpec
     entry = _read_by(model, value, where, entry)
     if entry.id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", entry.id):
         raise UsageError(
-            f"prompts={value} is not allowed: id '{entry.id}' of {where} must be letters, digits, '.', '_' "
-            "or '-'"
+            f"prompts={value} is not allowed: id '{shown(entry.id)}' of {where} must be letters, digits, "
+            "'.', '_' or '-'"
         )
     slug = re.sub(r"[^a-z0-9]+", "-", entry.text.lower()).strip("-")[:32].strip("-")
     return PromptSpec(

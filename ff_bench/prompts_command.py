@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ff_bench import prompt_fetching, prompt_sets
 from ff_bench.download import Failed, Opener, over_https
 from ff_bench.errors import UsageError, nearest, not_one_of
+from ff_bench.files import user_path
 from ff_bench.plan import grid
 from ff_bench.prompt_sets import Listed
 
@@ -153,7 +154,7 @@ def _compared(one: Listed, states: dict[str, str]) -> tuple[str, str, str]:
 
 
 def _folder(value: str) -> Path:
-    folder = Path(value).expanduser()
+    folder = user_path(value)
     if not value or not folder.is_dir():
         raise UsageError(f"--from={value} is not allowed: --from must be a folder that holds the files")
     return folder

@@ -19,6 +19,10 @@ LENGTH_WORDS = "seconds and minutes (60s, 1m30s, up to 24 hours) or latent frame
 SLOT_WORDS = "tokens (192), latent frames (3f) or chunks (1c)"
 BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 LONGEST_SECONDS = 24 * 3600
+MOST_TOKENS = 2**31 - 1
+"""Tokens of a video: a cache counts them in 32 bits, and the last number stands for no token."""
+LONGEST_TEXT = 64
+"""Signs of a quantity: nobody means a number of more digits, and reading one can take long."""
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 
@@ -74,6 +78,11 @@ def parse_length(value: object, facts: ModelFacts) -> Length:
         latent = facts.whole_chunks(facts.needed_latents(kept))
     if kept < 1 or kept > LONGEST_SECONDS * facts.fps:
         raise out_of_range("length", value, LENGTH_WORDS)
+    if latent * facts.frame_tokens > MOST_TOKENS:
+        raise UsageError(
+            f"length={asked} is not allowed: {latent} latent frames of {facts.frame_tokens} tokens are more "
+            f"than can be counted, length must be at most {MOST_TOKENS // facts.frame_tokens}f"
+        )
     return Length(asked=asked, latent_frames=latent, frames=kept, seconds=kept / facts.fps)
 
 
@@ -177,9 +186,11 @@ def _tokens_per_unit(unit: str, facts: ModelFacts, *, video: int, element_bytes:
 def _text(field: str, value: object, allowed: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise out_of_range(field, value, allowed)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    whole = isinstance(value, float) and value.is_integer()
+    text = str(int(value) if whole else value).strip()
+    if len(text) > LONGEST_TEXT or not text.isascii():
+        raise out_of_range(field, value, allowed)
+    return text
 
 
 def _unreadable(field: str, value: object, allowed: str) -> UsageError:

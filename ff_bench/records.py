@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -13,12 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ff_bench import __version__, runs
+from ff_bench import __version__, masking, runs, seals
 from ff_bench.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas
 
+LOGGER = logging.getLogger(__name__)
 SCHEMA = 1
 COLUMNS = (
     "schema", "video_id", "model", "checkpoint", "policy", "policy_fields", "protocol", "budget_tokens",
@@ -55,7 +57,11 @@ PACKAGES = (
 
 
 def append(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
-    """Append JSON lines, each by one write, so that a kill can tear the last line only."""
+    """Append JSON lines, each by one write, so that a kill or a full disk can tear the last line only.
+
+    Raises:
+        OSError: where the disk does not take a line; none is written after it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -63,7 +69,9 @@ def append(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
         if end and os.pread(handle, 1, end - 1) != b"\n":
             os.write(handle, b"\n")
         for item in items:
-            os.write(handle, (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            line = memoryview((json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            while line:  # a disk that fills up takes a beginning and refuses the rest when asked again
+                line = line[os.write(handle, line) :]
     finally:
         os.close(handle)
 
@@ -76,7 +84,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             item = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(item, dict):
             items.append(item)
@@ -94,20 +102,33 @@ def marks_of(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def _scores(folder: Path) -> tuple[list[dict[str, Any]], dict[tuple[str, int], dict[str, Any]]]:
-    """Read the rows and marks of one video: a metric begins, yields rows, is done."""
+    """Read the rows and marks of one video: a metric begins, yields rows, is done.
+
+    A metric whose rows are not those that its mark seals is not done, and its numbers are not told.
+    """
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     marks: dict[tuple[str, int], dict[str, Any]] = {}
     for item in read(folder / runs.ROWS):
+        family = (str(item.get("begin", item.get("done"))), _whole(item.get("version")))
         if "begin" in item:
-            family = (item["begin"], item["version"])
             marks.pop(family, None)
             rows = {key: row for key, row in rows.items() if _family(row) != family}
         elif "done" in item:
-            marks[item["done"], item["version"]] = item
-        elif item.get("schema") == SCHEMA and all(name in item for name in KEY):
+            marks[family] = item
+        elif item.get("schema") == SCHEMA and seals.is_row(item, STATUSES):
             rows[tuple(item[name] for name in KEY)] = item
+    for family in [family for family, mark in marks.items() if "seal" in mark]:
+        own = {key: row for key, row in rows.items() if _family(row) == family}
+        if marks[family]["seal"] != seals.seal(own.values(), COLUMNS):
+            LOGGER.warning("%s: %s: %s", folder, family[0], seals.EDITED)
+            marks.pop(family)
+            rows.update({key: seals.spoiled(row) for key, row in own.items()})
     order = sorted(rows.values(), key=lambda row: (row["metric"], row["version"], row["clip"]))
     return order, marks
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else -1
 
 
 def _family(row: Mapping[str, Any]) -> tuple[str, int]:
@@ -137,12 +158,31 @@ def read_table(path: Path) -> pandas.DataFrame:
         found = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"RUNS={path} is not allowed: it cannot be read as a table ({error})") from None
+    found.columns = found.columns.map(str)
     missing = [name for name in COLUMNS if name not in found]
     if missing:
         raise UsageError(f"RUNS={path} is not allowed: it has no column {missing[0]}, give rows of ff-bench")
     if not (found["schema"] == SCHEMA).all():
         raise UsageError(f"RUNS={path} is not allowed: its rows are not of schema {SCHEMA}")
+    wrong = _wrong_cells(found)
+    if wrong:
+        raise UsageError(f"RUNS={path} is not allowed: {wrong}")
     return found.reindex(columns=[*COLUMNS, *PROVENANCE])
+
+
+def _wrong_cells(found: pandas.DataFrame) -> str:
+    """Say what in a table of another machine is no row of ours; empty where all is."""
+    import numpy
+    import pandas
+
+    for name in ("value", "t0", "t1", "budget_tokens", "version", "clip", "frames", "seed"):
+        numbers = pandas.to_numeric(found[name], errors="coerce").astype(float)
+        if (numbers.isna() & found[name].notna()).any() or numpy.isinf(numbers).any():
+            return f"column {name} holds what is no finite number"
+    if not found["status"].isin(STATUSES).all():
+        return f"column status must be one of {', '.join(STATUSES)}"
+    told = found["value"].notna() == (found["status"] == "ok")
+    return "" if told.all() else "a row has a value where its status is ok, and only there; not so here"
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
@@ -192,7 +232,7 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "argv": masking.words([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "code_version": code_version(),
     }
 

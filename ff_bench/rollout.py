@@ -86,7 +86,8 @@ def rollout(model: Model, context: Context, take: Take) -> Iterator[Chunk]:
         Every chunk, prefix first.
 
     Raises:
-        FloatingPointError: at the first chunk whose latents are not finite, naming it and its videos.
+        FloatingPointError: at the first chunk whose latents are not finite, or whose keys, values or
+            scores are not, naming it, its layer and its videos.
     """
     with torch.inference_mode():
         run = _Run(model, context, take)
@@ -102,7 +103,9 @@ def rollout(model: Model, context: Context, take: Take) -> Iterator[Chunk]:
             policy_seconds = context.policy_seconds  # waits for the device
             _wait(context.device)
             seconds = time.perf_counter() - begin
-            _check_finite(is_finite, take, f"chunk {turn.number} under policy '{context.policy.name}'")
+            where = f"chunk {turn.number} under policy '{context.policy.name}'"
+            _check_finite(is_finite, take, where)
+            _check_sound(context, take, where)
             pictures, decode_seconds = run.decoded(latents)
         yield Chunk(
             turn.number, turn.first, turn.is_prefix, latents, pictures,
@@ -119,7 +122,7 @@ class _Run:
         self.later = {frame: model.encode(prompts) for frame, prompts in sorted(take.switches.items())}
         self.draws = take.draws or OwnDraws(take.prompts, take.seeds, model.latent_shape)
         self.noise: dict[tuple[Span, int], Tensor] = {}  # drawn ahead: what spans begin with (0) and add (1)
-        self.drawn: set[int] = set()  # numbers of the turns it was drawn for
+        self.drawn: set[int] = set()  # numbers of the unfinished turns it was drawn for
         self.open: dict[int, Tensor] = {}  # latents of chunks under way, by number
         self.past: Tensor | None = None  # the last finished latents (B, F, C, h, w), as many as are asked for
         self.decode: Decoder | None = model.decoder() if take.decode else None
@@ -200,6 +203,7 @@ class _Run:
         if not self.context.policy.recompute_frames:
             self.context.finish_chunk()
         latents = self.open.pop(turn.number)
+        self.drawn.discard(turn.number)
         self._remember(latents)
         return latents
 
@@ -274,8 +278,20 @@ def _check_finite(is_finite: Tensor, take: Take, where: str) -> None:
     """Raise unless the latents of every video are numbers; is_finite (B,) bool."""
     lost = [index for index, fine in enumerate(is_finite.tolist()) if not fine]
     if lost:
-        videos = ", ".join(f"'{take.prompts[index]}' seed {take.seeds[index]}" for index in lost)
-        raise FloatingPointError(f"latents are not finite in {where}: {videos}")
+        raise FloatingPointError(f"latents are not finite in {where}: {_told(take, lost)}")
+
+
+def _check_sound(context: Context, take: Take, where: str) -> None:
+    """Raise where keys, values or scores of the chunk are no numbers: a policy would choose by them."""
+    fault = context.soundness.fault()
+    if fault is not None:
+        raise FloatingPointError(
+            f"{fault.what} of layer {fault.layer} are not finite in {where}: {_told(take, fault.videos)}"
+        )
+
+
+def _told(take: Take, places: Sequence[int]) -> str:
+    return ", ".join(f"'{take.prompts[place]}' seed {take.seeds[place]}" for place in places)
 
 
 def _wait(device: torch.device) -> None:

@@ -17,6 +17,7 @@ from ff_bench.files import (
     Locked,
     canonical,
     checkpoint_sha256,
+    is_under_way,
     lock,
     short_hash,
     temporary,
@@ -248,15 +249,26 @@ def read_manifest(folder: Path) -> Manifest | None:
         plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         known = {item.name for item in fields(Manifest)}
         manifest = Manifest(**{key: value for key, value in plain.items() if key in known})
-    except (OSError, ValueError, TypeError, AttributeError):
+        is_ours = manifest.schema == SCHEMA and _is_typed(manifest)
+        return manifest if is_ours and short_hash(manifest.identity) == manifest.video_id else None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    if (
-        manifest.schema != SCHEMA
-        or not isinstance(manifest.identity, dict)
-        or not isinstance(manifest.files, dict)
-    ):
-        return None
-    return manifest if short_hash(manifest.identity) == manifest.video_id else None
+
+
+def _is_typed(manifest: Manifest) -> bool:
+    """Say whether the fields that others count with, open or show are of their types."""
+    counts = (manifest.frames, manifest.latent_frames, manifest.prefix_frames, *manifest.files.values())
+    texts = (manifest.video_id, manifest.folder, manifest.frames_sha256, manifest.status, manifest.created)
+    trees = (manifest.identity, manifest.environment, manifest.labels, manifest.digests, manifest.source)
+    return (
+        all(type(count) is int and count >= 0 for count in counts)
+        and all(isinstance(text, str) for text in (*texts, *manifest.files, *manifest.digests.values()))
+        and all(isinstance(tree, dict) for tree in trees)
+        and not isinstance(manifest.fps, bool)
+        and isinstance(manifest.fps, int | float)
+        and 0 <= manifest.fps < 1e6
+        and all(Path(name).name == name for name in manifest.files)
+    )
 
 
 def is_finished(folder: Path, video_id: str | None = None) -> bool:
@@ -278,11 +290,14 @@ def unfinished(specs: Iterable[VideoSpec]) -> list[VideoSpec]:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder of a video about to be generated, without leftovers; the manifest goes first."""
+    """Make the folder of a video about to be written, without leftovers; the manifest goes first.
+
+    What this process is writing there under temporary names stays.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     for path in folder.iterdir():
-        if path.name in KEPT_ON_RESTART:
+        if path.name in KEPT_ON_RESTART or is_under_way(path):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ff_bench import files, metrics, pictures, records, runs, weights
+from ff_bench import files, masking, metrics, pictures, records, runs, seals, weights
+from ff_bench.limits import within
 from ff_bench.metrics import Metric, Value, Video
 from ff_bench.metrics.shelf import Shelf
 from ff_bench.runs import Manifest, VideoSpec
@@ -18,6 +19,8 @@ from ff_bench.runs import Manifest, VideoSpec
 LOGGER = logging.getLogger(__name__)
 ERROR = "error"
 """Metric name of the row that stands for a video that failed."""
+LIMIT = "score_minutes"
+"""Setting that limits the time of a measurement and of a metric."""
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Subject:
         frames_sha256: Digest of its frames.
         prompt: Text that it was made from.
         device: Where signals are measured.
+        minutes: Limit of measuring its signals, and of each metric.
     """
 
     folder: Path
@@ -41,6 +45,7 @@ class Subject:
     frames_sha256: str
     prompt: str
     device: str
+    minutes: int
     shelf: Shelf = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +88,7 @@ def is_scored(spec: VideoSpec) -> bool:
 def record_failure(spec: VideoSpec, error: BaseException, *, device: str, status: str = "failed") -> None:
     """Write the row of a video that could not be made; it is retried on the next start."""
     value = Value(name=ERROR, value=None, status="failed", reason=_reason(error))
-    row = {**row_of(_columns(spec), value, version=1, metric=None), "status": status}
+    row = {**row_of(columns_of(spec), value, version=1, metric=None), "status": status}
     row.update({"device": device, "scored_on": device, "code_version": records.code_version()})
     records.append(spec.folder / runs.ROWS, [row])
 
@@ -93,11 +98,11 @@ def subject_of(spec: VideoSpec) -> Subject | None:
     manifest = runs.read_manifest(spec.folder) if runs.is_finished(spec.folder, spec.video_id) else None
     if manifest is None:
         return None
-    columns = {**_columns(spec), **_origin(manifest)}
+    columns = {**columns_of(spec), **_origin(manifest)}
     return Subject(
         folder=spec.folder, name=str(spec.relative_folder), columns=columns,
         open=lambda shelf: _open(spec, manifest, shelf), frames_sha256=manifest.frames_sha256,
-        prompt=spec.prompt.text, device=spec.config.device,
+        prompt=spec.prompt.text, device=spec.config.device, minutes=spec.config.score_minutes,
     )  # fmt: skip
 
 
@@ -155,7 +160,8 @@ def _rests(subject: Subject, family: Metric, settings: Mapping[str, Any]) -> str
 def _prepare(subject: Subject, families: Sequence[Metric]) -> str:
     """Measure what families read; an error is returned, since it must not stop other videos."""
     try:
-        metrics.prepare(subject.video, families, device=subject.device)
+        with within(subject.minutes, LIMIT):
+            metrics.prepare(subject.video, families, device=subject.device)
     except Exception as error:
         LOGGER.debug("signals failed on %s", subject.folder, exc_info=True)
         return _reason(error)
@@ -183,7 +189,7 @@ def _append(
     begin = {"begin": family.name, "version": family.version}
     end = {
         "done": family.name, "version": family.version, "reference": used,
-        "rests": _rests(subject, family, settings),
+        "rests": _rests(subject, family, settings), "seal": seals.seal(rows, records.COLUMNS),
     }  # fmt: skip
     records.append(subject.folder / runs.ROWS, [begin, *rows, *([] if failed else [end])])
     return failed
@@ -192,7 +198,8 @@ def _append(
 def _compute(family: Metric, subject: Subject, reference: Subject | None) -> tuple[list[Value], str]:
     """Compute one family; what it raises is returned, so that no other metric is lost."""
     try:
-        return list(family.compute(subject.video, reference.video if reference else None)), ""
+        with within(subject.minutes, LIMIT):
+            return list(family.compute(subject.video, reference.video if reference else None)), ""
     except Exception as error:
         LOGGER.debug("metric %s failed on %s", family.name, subject.folder, exc_info=True)
         return [], _reason(error)
@@ -207,7 +214,7 @@ def _weights(subject: Subject, family: Metric) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return masking.text(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
 
 
 def _open(spec: VideoSpec, manifest: Manifest, shelf: Shelf) -> Video:
@@ -240,7 +247,7 @@ def row_of(
     }  # fmt: skip
 
 
-def _columns(spec: VideoSpec) -> dict[str, Any]:
+def columns_of(spec: VideoSpec) -> dict[str, Any]:
     """Say what the rows of a video of a run have in common."""
     config = spec.config
     identity = spec.identity

@@ -17,6 +17,7 @@ from ff_bench.compose import compose, overrides_of
 from ff_bench.config import RunConfig
 from ff_bench.errors import UsageError, not_one_of, shown
 from ff_bench.failures import summarise
+from ff_bench.files import user_path
 from ff_bench.foreign import Foreign
 from ff_bench.foreign_files import Found, collect
 from ff_bench.foreign_list import Defaults
@@ -28,7 +29,7 @@ from ff_bench.queue.task import Advance, Task
 
 LOGGER = logging.getLogger(__name__)
 OWN = ("prompts", "model", "policy", "out")
-SHARED = ("metrics", "device", "workers", "overwrite", "stages")
+SHARED = ("metrics", "device", "workers", "score_minutes", "overwrite", "stages")
 """Settings that this command shares with runs; they are read and checked by the same configuration."""
 METRICS = ("flicker", "drift", "guards", "vbench_long")
 """What is computed where nothing is asked for: what needs neither a trace nor the truth."""
@@ -64,6 +65,7 @@ class Job:
     video: Foreign
     metrics: dict[str, dict[str, object]]
     device: str
+    minutes: int
 
 
 def run(words: Sequence[str]) -> int:
@@ -111,10 +113,10 @@ def read(words: Sequence[str]) -> Request:
         raise UsageError("score needs VIDEOS: files or folders of videos, such as results")
     for key, value in own.items():
         text(key, value)
-    out = Path(own.get("out", "runs")).expanduser()
+    out = user_path(own.get("out", "runs"))
     if out.exists() and not out.is_dir():
         raise UsageError(f"out={shown(out)} is not allowed: it is a file, out must be a directory")
-    table = Path(own["prompts"]).expanduser() if "prompts" in own else None
+    table = user_path(own["prompts"]) if "prompts" in own else None
     found = collect(paths)
     declared = foreign_prompts.read(table, found.places) if table is not None else {}
     defaults = Defaults(out, own.get("model"), own.get("policy"), table)
@@ -137,7 +139,7 @@ def _sort(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
             shared.append(word)
         elif has_value and key in OWN:
             own[key] = value
-        elif has_value and not Path(word).expanduser().exists():
+        elif has_value and not user_path(word).exists():
             raise not_one_of("score", key, [*OWN, *SHARED])
         else:
             paths.append(word)
@@ -173,7 +175,7 @@ def execute(request: Request, progress: Progress) -> Outcome:
             for one in every:
                 with runs.lock(one.folder, wait=True):
                     runs.prepare(one.folder)
-        jobs = [Job(one, config.metrics, config.device) for one in videos]
+        jobs = [Job(one, config.metrics, config.device, config.score_minutes) for one in videos]
         failures = _score(jobs, request.slots, progress)
         foreign.supersede(every, videos[0].out)
     return _finish(request, failures)
@@ -192,7 +194,7 @@ def score_job(job: Job, _: Advance) -> list[str]:
     """Score one video; a broken file becomes a row and a sentence, so that other videos go on."""
     one = job.video
     try:
-        subject = foreign.subject_of(one, foreign.register(one), job.device)
+        subject = foreign.subject_of(one, foreign.register(one), job.device, minutes=job.minutes)
     except Exception as error:
         return _lose(job, error)
     reference, failures = _reference(job)
@@ -205,7 +207,7 @@ def _reference(job: Job) -> tuple[scoring.Subject | None, list[str]]:
     if one is None:
         return None, []
     try:
-        return foreign.subject_of(one, foreign.register(one), job.device), []
+        return foreign.subject_of(one, foreign.register(one), job.device, minutes=job.minutes), []
     except Exception as error:
         return None, [f"{shown(one.path)}, a reference: {_words(error)}"]
 

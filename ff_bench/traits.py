@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
 import policies
+from ff_bench.errors import UsageError
 
 PINS: dict[str, dict[str, object]] = {
     "sliding_window": {"sink": 0},
@@ -16,10 +17,54 @@ PINS: dict[str, dict[str, object]] = {
     "ema_sink": {"sink": "1c", "position": "contiguous"},
     "rolling_anchor": {"sink": "1c", "position": "absolute"},
     "recompute": {"sink": 0, "position": "contiguous"},
+    "infinity_rope": {"sink": "1f", "position": "contiguous"},
+    "deep_forcing": {
+        "sink": "10f",
+        "recent": "4f",
+        "passes": "all",
+        "share": "layer",
+        "position": "contiguous",
+    },
+    "memrope": {"sink": "3f", "position": "contiguous"},
+    "rolling_sink": {"sink": 0, "recent": "1c", "unit": "frame", "position": "absolute"},
+    "forcing_kv": {
+        "sink": "1f",
+        "recent": "1f",
+        "unit": "token",
+        "share": "head",
+        "position": "absolute",
+    },
+    "dummy_forcing": {
+        "sink": 0,
+        "recent": "1f",
+        "unit": "token",
+        "share": "head",
+        "position": "absolute",
+    },
+    "relax_forcing": {
+        "sink": "2f",
+        "recent": "1f",
+        "unit": "frame",
+        "share": "layer",
+        "position": "contiguous",
+    },
 }
 """Protocol fields that are a policy's identity; every other shipped policy pins nothing."""
+LATER: dict[str, dict[str, object]] = {
+    "future_forcing": {
+        "keep": "score",
+        "proxy_pass": "observed",
+        "key": "tangent",
+        "bias": "explicit",
+        "merge_where": "cheaper",
+        "ridge": 0.01,
+    },
+}
+"""Fields that a policy got after rows of it were published, with their defaults."""
 FULL = ("full", "full_eps")
 """Policies that keep everything whatever the budget."""
+PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
+"""What a field of a policy may be by default, so that a command line can set it."""
 NATIVE = "native"
 """The choice that stands for the context rule of the model, whichever policy does it."""
 
@@ -45,18 +90,41 @@ def is_full(name: str) -> bool:
     return bool(policies.load(name).is_full)
 
 
+def told(name: str, fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields that rows and ids name: later ones only where they differ from their default.
+
+    A video that was made before a field was there is the video with its default, and keeps its id.
+    """
+    later = LATER.get(name, {})
+    return {key: value for key, value in fields.items() if key not in later or later[key] != value}
+
+
 def defaults(name: str) -> dict[str, Any]:
     """Load a policy and return its hyper-parameters with their defaults.
 
     Raises:
-        ValueError: for a field without default, which no command line could fill.
+        UsageError: for one that cannot be loaded, is no dataclass, or has a field that no command line could
+            fill.
     """
+    try:
+        cls: Any = policies.load(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    except Exception as error:  # whatever an installed package raises when it is imported
+        raise UsageError(f"policy={name} cannot be loaded: {type(error).__name__}: {error}") from None
+    if not is_dataclass(cls):
+        raise UsageError(f"policy={name}: its class is no dataclass; write @dataclass above it")
     found = {}
-    cls: Any = policies.load(name)
     for field in fields(cls):
         if not field.init:
             continue
         if field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"policy={name}: its field '{field.name}' has no default")
-        found[field.name] = field.default_factory() if field.default_factory is not MISSING else field.default
+            raise UsageError(f"policy={name}: its field '{field.name}' has no default")
+        value = field.default_factory() if field.default_factory is not MISSING else field.default
+        if not isinstance(value, PLAIN):
+            raise UsageError(
+                f"policy={name}: its field '{field.name}' is a {type(value).__name__} by default; allowed "
+                "are numbers, words, lists, mappings and None"
+            )
+        found[field.name] = value
     return found

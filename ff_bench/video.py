@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,8 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from ff_bench import files
 
+Take = Callable[[np.ndarray], None]
+"""Takes the next frames of a video, RGB, (T, H, W, 3) uint8, T >= 1."""
 _PREVIEW_SIDE = 256  # px: a smaller frame is enlarged to about this
 _BT709 = 1  # the code of BT.709 for primaries, transfer and matrix alike
 
@@ -51,8 +54,24 @@ def write_record(path: str | os.PathLike[str], frames: np.ndarray, fps: float) -
     Raises:
         ValueError: When frames are not a (T, H, W, 3) uint8 array with at least one frame.
     """
-    _check(frames, fps)
-    return _encode(Path(path), frames, fps, _RECORD)
+    with recording(path, fps) as take:
+        take(frames)
+    return Path(path)
+
+
+@contextmanager
+def recording(path: str | os.PathLike[str], fps: float) -> Iterator[Take]:
+    """Write a record as its frames come; the file takes its name when all went well.
+
+    Args:
+        path: Target; by custom it ends in ``.mkv``.
+        fps: Frames per second.
+
+    Yields:
+        What takes the next frames, one or more; it raises ValueError for anything else.
+    """
+    with _encoding(Path(path), fps, _RECORD) as encoder:
+        yield encoder.take
 
 
 def read_record(path: str | os.PathLike[str]) -> np.ndarray:
@@ -70,11 +89,7 @@ def read_record(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def frames_sha256(frames: np.ndarray) -> str:
-    """Return the SHA-256 (hex) of the RGB bytes in frame, row, column, channel order.
-
-    Args:
-        frames: RGB, (T, H, W, 3) uint8.
-    """
+    """Return the SHA-256 (hex) of RGB (T, H, W, 3) uint8, its bytes in frame, row, column, channel order."""
     return hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()
 
 
@@ -96,14 +111,29 @@ def write_video(
     Raises:
         ValueError: When frames are not a (T, H, W, 3) uint8 array, or scale is below 1.
     """
-    _check(frames, fps)
-    if scale is None:
-        scale = max(1, round(_PREVIEW_SIDE / min(frames.shape[1:3])))
-    if scale < 1:
+    with previewing(path, fps, scale=scale) as take:
+        take(frames)
+    return Path(path)
+
+
+@contextmanager
+def previewing(path: str | os.PathLike[str], fps: float, *, scale: int | None = None) -> Iterator[Take]:
+    """Write a preview as its frames come; the file takes its name when all went well.
+
+    Args:
+        path: Target; by custom it ends in ``.mp4``.
+        fps: Frames per second.
+        scale: As for `write_video`.
+
+    Yields:
+        What takes the next frames, one or more; it raises ValueError for anything else.
+    """
+    if scale is not None and scale < 1:
         raise ValueError(f"scale={scale} is not a whole number >= 1")
     # A key frame per second makes seeking quick.
     target = _Target("libx264", "yuv420p", {**_PREVIEW, "g": str(max(1, round(fps)))})
-    return _encode(Path(path), (_enlarge(frame, scale) for frame in frames), fps, target)
+    with _encoding(Path(path), fps, target, scale=scale) as encoder:
+        yield encoder.take
 
 
 def _check(frames: np.ndarray, fps: float) -> None:
@@ -122,25 +152,42 @@ def _enlarge(frame: np.ndarray, scale: int) -> np.ndarray:
     return np.pad(large, [*odd, (0, 0)], mode="edge") if any(pad for _, pad in odd) else large
 
 
-def _encode(path: Path, frames: Iterable[np.ndarray], fps: float, target: _Target) -> Path:
+@contextmanager
+def _encoding(path: Path, fps: float, target: _Target, *, scale: int | None = None) -> Iterator[_Encoder]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    flags = (
-        {"fflags": "+bitexact", "movflags": "+faststart"}
-        if path.suffix == ".mp4"
-        else {"fflags": "+bitexact"}
-    )
-    converter = (
-        VideoReformatter()
-    )  # one for all frames: setting one up costs more than converting a small frame
+    flags = {"fflags": "+bitexact", **({"movflags": "+faststart"} if path.suffix == ".mp4" else {})}
     with files.temporary(path) as part, av.open(str(part), "w", options=flags) as container:
-        stream = None
+        encoder = _Encoder(container, fps, target, scale)
+        yield encoder
+        encoder.end()
+
+
+class _Encoder:
+    """A file under way; its stream begins with the first frame."""
+
+    def __init__(
+        self, container: av.container.OutputContainer, fps: float, target: _Target, scale: int | None
+    ) -> None:
+        self._container, self._fps, self._target, self._scale = container, fps, target, scale
+        self._stream: av.VideoStream | None = None
+        self._converter = VideoReformatter()  # setting one up costs more than converting a small frame
+
+    def take(self, frames: np.ndarray) -> None:
+        """Encode further frames."""
+        _check(frames, self._fps)
         for frame in frames:
-            if stream is None:
-                stream = _open_stream(container, frame, fps, target)
-            container.mux(stream.encode(_convert(frame, target.pixels, converter)))
-        assert stream is not None, "no frames"
-        container.mux(stream.encode())
-    return path
+            shown = frame
+            if self._target is not _RECORD:
+                shown = _enlarge(frame, self._scale or max(1, round(_PREVIEW_SIDE / min(frame.shape[:2]))))
+            if self._stream is None:
+                self._stream = _open_stream(self._container, shown, self._fps, self._target)
+            converted = _convert(shown, self._target.pixels, self._converter)
+            self._container.mux(self._stream.encode(converted))
+
+    def end(self) -> None:
+        """Write what the codec holds back."""
+        assert self._stream is not None, "no frames"
+        self._container.mux(self._stream.encode())
 
 
 def _open_stream(

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ff_bench.errors import Unavailable, UsageError, not_one_of
-from ff_bench.files import cache_folder, file_digest, known_digest, write_atomically
+from ff_bench.files import cache_folder, file_digest, known_digest, user_path, write_atomically
 
 FOLDER = "FF_BENCH_WEIGHTS"
 MANIFEST = Path(__file__).with_name("weights.csv")
@@ -86,7 +86,7 @@ def manifest() -> Mapping[str, Weight]:
 def folder() -> Path:
     """Where weights lie: the environment's `FF_BENCH_WEIGHTS`, else `weights` of the cache folder."""
     named = os.environ.get(FOLDER)
-    return Path(named).expanduser() if named else cache_folder() / "weights"
+    return user_path(named) if named else cache_folder() / "weights"
 
 
 def find(name: str) -> Weight:

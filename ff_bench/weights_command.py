@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ff_bench import fetching, files, weights
 from ff_bench.download import Failed, Opener, over_https
 from ff_bench.errors import UsageError, nearest, not_one_of
+from ff_bench.files import user_path
 from ff_bench.plan import grid, size
 from ff_bench.weights import Weight
 
@@ -220,7 +221,7 @@ def _size(weight: Weight) -> str:
 
 
 def _folder(value: str) -> Path:
-    folder = Path(value).expanduser()
+    folder = user_path(value)
     if not value or not folder.is_dir():
         raise UsageError(f"--from={value} is not allowed: --from must be a folder that holds weights")
     return folder

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ff_bench import metrics, runs, score
+from ff_bench import masking, metrics, runs, score
 from ff_bench.config import ModelConfig, RunConfig, texts
 from ff_bench.errors import Skipped, UsageError
 from ff_bench.queue.task import Advance, Task
@@ -99,6 +99,8 @@ def generate_batch(batch: Batch, advance: Advance) -> list[str]:
     except Exception as error:
         LOGGER.debug("batch failed", exc_info=True)
         return give_up(batch, error)
+    except SystemExit as error:  # nothing of ours raises it: a policy of the user's must not end the run
+        return give_up(batch, f"its policy called exit({error.code})")
     return []
 
 
@@ -124,7 +126,7 @@ def give_up(batch: Batch, error: Exception | str, *, here: str = "") -> list[str
         with suppress(runs.Locked), runs.lock(spec.folder):  # another process may be making it
             if not runs.is_finished(spec.folder, spec.video_id):
                 score.record_failure(seen, raised, device=device, status=status)
-    reason = " ".join(f"{type(raised).__name__}: {raised}".split())
+    reason = masking.text(" ".join(f"{type(raised).__name__}: {raised}".split()))
     return [] if status == "skipped" else [f"{spec.relative_folder}: {reason}" for spec in lost]
 
 

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -23,18 +24,63 @@ POLICIES = MappingProxyType(
         "attention_sink": "policies.attention_sink:AttentionSink",
         "streaming_llm": "policies.streaming_llm:StreamingLLM",
         "h2o": "policies.h2o:H2O",
+        "h2o_lift": "policies.h2o_lift:H2OLift",
+        "expected_attention": "policies.expected_attention:ExpectedAttention",
+        "triattention": "policies.triattention:TriAttention",
+        "keydiff": "policies.keydiff:KeyDiff",
+        "knorm": "policies.knorm:Knorm",
+        "tova": "policies.tova:Tova",
+        "snapkv": "policies.snapkv:SnapKV",
+        "rkv": "policies.rkv:RKV",
+        "flowcache": "policies.flowcache:FlowCache",
         "future_forcing": "policies.future_forcing:FutureForcing",
+        "keepkv": "policies.keepkv:KeepKV",
         "ema_sink": "policies.ema_sink:EmaSink",
         "rolling_anchor": "policies.rolling_anchor:RollingAnchor",
         "recompute": "policies.recompute:Recompute",
+        "infinity_rope": "policies.infinity_rope:InfinityRope",
+        "deep_forcing": "policies.deep_forcing:DeepForcing",
+        "memrope": "policies.memrope:MemRope",
+        "rolling_sink": "policies.rolling_sink:RollingSink",
+        "forcing_kv": "policies.forcing_kv:ForcingKV",
+        "dummy_forcing": "policies.dummy_forcing:DummyForcing",
+        "relax_forcing": "policies.relax_forcing:RelaxForcing",
+        "tempcache": "policies.tempcache:TempCache",
+        "working_set": "policies.working_set:WorkingSet",
     }
 )
+WRAPPERS = MappingProxyType(
+    {
+        "cam": "policies.wrap_merges:CaM",
+        "d2o": "policies.wrap_merges:D2O",
+        "adakv": "policies.wrap_budgets:AdaKV",
+        "pyramidkv": "policies.wrap_budgets:PyramidKV",
+    }
+)
+"""What goes around a policy, the innermost first: merges, then budgets."""
 GROUP = "ff_bench.policies"
 
 
 def names() -> list[str]:
     """Return the names of the policies of this package."""
     return list(POLICIES)
+
+
+def check_wrappers(names: Sequence[str]) -> None:
+    """Reject unknown wrappers and two of one kind.
+
+    Raises:
+        ValueError: With the value and what is allowed.
+    """
+    for name in names:
+        if name not in WRAPPERS:
+            raise ValueError(f"policy.wrap is '{name}'; allowed: {', '.join(WRAPPERS)}")
+    kinds = [WRAPPERS[name].partition(":")[0] for name in names]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"policy.wrap is [{','.join(names)}]; allowed: at most one merge (cam, d2o) and one budget "
+            "(adakv, pyramidkv)"
+        )
 
 
 def load(name: str) -> type[Policy]:
@@ -87,5 +133,12 @@ def _run(path: Path) -> ModuleType:
         raise ValueError(f"policy is '{path}'; it cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise ValueError(
+            f"policy is '{path}'; it cannot be imported: {type(error).__name__}: {reason}{line}"
+        ) from error
     return module

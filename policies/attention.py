@@ -116,6 +116,8 @@ def mass(
         keys = keys[:, :, :context]
         log_mass = None if log_mass is None else log_mass[:, :, :context]
     (batch, heads, slots, dim), count = keys.shape, queries.shape[2]
+    if slots == 0:  # the first chunk has no context
+        return torch.zeros(batch, heads, 0, device=keys.device)
     chosen = strided(count, stride, queries.device)
     rows = queries if chosen is None else queries[:, :, chosen]
     scale = count / rows.shape[2] / (rows.shape[1] // heads)

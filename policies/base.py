@@ -197,7 +197,7 @@ class Policy:
     is_positional: ClassVar[bool] = False  # the score is the slot number: room is made by one shift
     reads_attention: ClassVar[bool] = False  # observe reads the attention of its pass
     widest_head: ClassVar[float] = 1.0  # largest size that plan gives a head, in budgets
-    slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({})  # name -> value of a new slot, fp32
+    slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({})  # name -> value of a new slot
 
     shape: Shape
     budget: Budget
@@ -228,10 +228,24 @@ class Policy:
             ValueError: If sink and recent leave less than one latent frame of the budget.
         """
         budget.require_free_frame(shape.frame_tokens)
+        self.check(protocol)
         self.shape, self.budget, self.protocol = shape, budget, protocol
         self.seeds = (seed,) if isinstance(seed, int) else tuple(seed)
         self.device = torch.device(device)
         self.begin()
+
+    def tell(self, prompts: Sequence[str]) -> None:
+        """Take the prompts of the videos side by side, before the start; a reference may read them.
+
+        Default: nothing. A policy knows of a video what its cache holds.
+        """
+
+    def check(self, protocol: Protocol) -> None:
+        """Check fields against the protocol, before a rollout; default: nothing.
+
+        Raises:
+            ValueError: If a field asks for what the protocol does not give.
+        """
 
     def begin(self) -> None:
         """Prepare what one rollout needs, and check fields against the model; default: nothing.
@@ -242,6 +256,14 @@ class Policy:
 
     def plan(self, caches: Sequence[LayerCache]) -> Tensor | None:
         """Return slots per (layer, head), an int tensor on the CPU, or None for the budget everywhere."""
+        return None
+
+    def ranks(self, cache: LayerCache) -> Tensor | None:
+        """Return which of the sizes of its layer's plan each head takes, (B, H) int64, or None for its own.
+
+        With it heads of different kinds get different sizes in every video, though a plan is one for all: it
+        says how many heads of a layer get which size, and the ranks say which heads these are.
+        """
         return None
 
     def observe(self, cache: LayerCache, step: Pass) -> None:
@@ -264,6 +286,16 @@ class Policy:
 
         Default: nothing.
         """
+
+    @property
+    def merges(self) -> bool:
+        """Whether ``fold`` moves anything, under these fields."""
+        return type(self).fold is not Policy.fold
+
+    @property
+    def states(self) -> Mapping[str, float]:
+        """What each slot carries under these fields, name -> value of a new slot, fp32."""
+        return self.slot_state
 
     @property
     def recompute_frames(self) -> int:
@@ -339,14 +371,15 @@ class Policy:
         Raises:
             ValueError: If the policy merges, or the protocol asks for one set per layer.
         """
-        if type(self).fold is not Policy.fold:
+        if self.merges:
             raise ValueError(
                 f"policy '{self.name}' merges, its plan must be the same for all heads of a layer"
             )
         if self.protocol.share == "layer" or self.unit > 1:
             raise ValueError(f"policy '{self.name}': sizes per head need protocol.share=head and unit=token")
-        index = select_by_head(score, sizes, sink=self.budget.sink, recent=self.budget.recent)
-        cache.keep(index, sizes)
+        ranks = self.ranks(cache)
+        index = select_by_head(score, sizes, sink=self.budget.sink, recent=self.budget.recent, ranks=ranks)
+        cache.keep(index, sizes, ranks)
 
     @property
     def unit(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from policies.kernels import gather_rows
 from policies.positions import NOTHING
+from policies.selection import lengths
 
 if TYPE_CHECKING:
     from policies.base import Shape
@@ -128,7 +129,10 @@ class LayerCache:
 
     @property
     def held(self) -> tuple[int, ...]:
-        """Slots of the context that hold something, per head; known without asking the device."""
+        """Slots of the context that hold something, per head (per rank, where videos differ).
+
+        Known without asking the device.
+        """
         return tuple(size + self._tail for size in self._sizes) or (self.size,) * self.heads
 
     @property
@@ -228,8 +232,16 @@ class LayerCache:
         Args:
             keys: Un-rotated keys (B, H, N, D) of what was staged last.
             first_token: Absolute index of its first token.
+
+        Raises:
+            ValueError: If another chunk was staged, or an index is beyond what 31 bits hold.
         """
         count = keys.shape[2]
+        if first_token + count > NOTHING:
+            raise ValueError(
+                f"layer {self.layer}: token {first_token + count - 1} of the video; "
+                f"allowed: up to {NOTHING - 1}"
+            )
         if count != self._staged:
             raise ValueError(f"layer {self.layer}: {count} keys to append, {self._staged} staged")
         end = self.size + count
@@ -269,12 +281,13 @@ class LayerCache:
 
     # -- making room ------------------------------------------------------------------------------------
 
-    def keep(self, index: Tensor, sizes: Sequence[int] = ()) -> None:
+    def keep(self, index: Tensor, sizes: Sequence[int] = (), ranks: Tensor | None = None) -> None:
         """Keep only the slots of ``index``, (B, H, K) or (K,), increasing; compact in place.
 
         Args:
             index: Slots that stay.
             sizes: How many of them each head keeps, where heads differ; the others hold nothing.
+            ranks: Which of the sizes each head takes, (B, H), where that differs by video; None: its own.
         """
         if index.ndim == 1:
             index = index.expand(self.batch, self.heads, -1)
@@ -291,7 +304,7 @@ class LayerCache:
         self._finish(count)
         if len(set(sizes)) > 1:
             self._sizes = tuple(sizes)
-            self.lengths = torch.tensor(sizes, dtype=torch.int32, device=self.device).repeat(self.batch, 1)
+            self.lengths = lengths(sizes, ranks, self.device).expand(self.batch, -1).contiguous()
             self.tokens.masked_fill_(~self._mask(), NOTHING)
 
     def drop(self, start: int, count: int, *, may_wrap: bool = False) -> None:

@@ -26,7 +26,7 @@ def charged(
     slot = 2 * shape.head_dim * itemsize
     columns = batch * shape.layers * shape.heads
     free = budget.tokens * slot - policy.held_nbytes(shape, batch) / columns
-    tokens = int(free // (slot + 4 * len(policy.slot_state)))
+    tokens = int(free // (slot + 4 * len(policy.states)))
     if tokens < 1:
         raise ValueError(
             f"policy '{policy.name}': its state alone exceeds a budget of {budget.tokens} tokens"

@@ -7,6 +7,7 @@ place where positions, attention, observation and compression meet in their fixe
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -18,6 +19,8 @@ from policies.base import Budget, Pass, Policy, Protocol, Segment, Shape
 from policies.cache import LayerCache, Spare
 from policies.charge import charged
 from policies.placing import Angles, Placing
+from policies.positions import NOTHING
+from policies.soundness import Soundness
 from policies.stopwatch import Stopwatch
 
 _TOGETHER = 6
@@ -85,6 +88,7 @@ class Context:
         self.caches = [self._make_cache(layer, capacity) for layer in range(shape.layers)]
         self._watch = Stopwatch(self.device)
         self._placing = Placing(shape, protocol, sink=self.budget.sink, device=self.device)
+        self.soundness = Soundness()
         self._scores: dict[int, Tensor] = {}
         self._committed: set[int] = set()
         self._forward = _Forward(torch.zeros(batch, 0, device=self.device), 0, False, False)
@@ -116,6 +120,7 @@ class Context:
         self._frames = self.shape.chunk_frames if frames is None else frames
         self._committed.clear()
         self._scores.clear()
+        self.soundness.clear()
         self._placing.place(self.caches, first_frame, max(self._frames, widest or 0))
 
     def start_pass(self, noise: Tensor, commit: bool, *, cache_only: bool = False) -> None:
@@ -169,6 +174,7 @@ class Context:
         rotated = self._rotated(queries, turn.queries)
         all_keys, all_values = cache.stage(keys, values, turn.keys)
         is_observed = forward.is_commit or self.protocol.passes == "all"
+        is_biased = "log_mass" in cache.state and (cache.has_dropped or not self.policy.merges)
         if forward.is_cache_only and layer == self.shape.layers - 1:
             out, log_sum = queries, None
         else:
@@ -179,7 +185,7 @@ class Context:
                 all_keys, all_values = self._seen(cache, parts, turn.times, keys.shape[2])
             out, log_sum = attend(
                 rotated, all_keys, all_values,
-                log_mass=cache.staged_state("log_mass") if "log_mass" in cache.state else None,
+                log_mass=cache.staged_state("log_mass") if is_biased else None,
                 lengths=cache.lengths, tail=keys.shape[2],
                 with_log_sum=is_observed and self.policy.reads_attention,
             )  # fmt: skip
@@ -199,6 +205,8 @@ class Context:
             with self._watch.running():
                 self.policy.observe(cache, step)
             if forward.is_commit:
+                self.soundness.note("keys", layer, keys)
+                self.soundness.note("values", layer, values)
                 self._commit(cache, step)
         return out
 
@@ -211,7 +219,9 @@ class Context:
             return
         if cache.size > tokens or type(self.policy).plan is not Policy.plan:
             with self._watch.running():
-                self._scores[cache.layer] = self.policy.checked_score(cache, step)
+                score = self.policy.checked_score(cache, step)
+            self.soundness.note_scores(cache.layer, score)
+            self._scores[cache.layer] = score
 
     def _refresh(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         cache, turn, forward = self.caches[layer], self._placing.turns[layer], self._forward
@@ -289,7 +299,7 @@ class Context:
             self.shape, layer=layer, batch=self.batch, capacity=capacity, dtype=self.dtype,
             device=self.device, spare=self.spare,
         )  # fmt: skip
-        for name, fill in self.policy.slot_state.items():
+        for name, fill in self.policy.states.items():
             cache.slot_state(name, fill=fill)
         return cache
 
@@ -374,18 +384,19 @@ class Context:
     def _stats_nbytes(self) -> int:
         return sum(x.nbytes for cache in self.caches for x in cache.stats.values() if isinstance(x, Tensor))
 
-    def _kept(self) -> list[list[float]]:
-        """Share of each source chunk's tokens still held, mean over layers and heads, one list per video."""
-        chunk_tokens = self.shape.chunk_tokens
-        count = -(-(self._first_frame + self._frames) * self.shape.frame_tokens // chunk_tokens)
-        edges = torch.arange(count + 1, dtype=torch.int32, device=self.device) * chunk_tokens
-        held = torch.zeros(self.batch, count, device=self.device)
-        for cache in self.caches:  # tokens increase, so that the place of an edge counts what is before it
-            tokens = cache.tokens.contiguous()
-            places = torch.searchsorted(tokens, edges.expand(*tokens.shape[:2], -1).contiguous())
-            held += places.diff(dim=-1).sum(1)
-        held /= chunk_tokens * self.shape.layers * self.shape.heads
-        return [[round(share, 5) for share in video] for video in held.tolist()]
+    def _kept(self) -> list[dict[int, float]]:
+        """Share of each source chunk's tokens still held, mean over layers and heads, one dict per video.
+
+        Chunks of which nothing is held are left out: what a bounded cache tells does not grow with the video.
+        """
+        whole = self.shape.chunk_tokens * self.shape.layers * self.shape.heads
+        counts: list[Counter[int]] = [Counter() for _ in range(self.batch)]
+        video = torch.arange(self.batch, device=self.device)[:, None, None] * NOTHING
+        for cache in self.caches:
+            places = (cache.tokens // self.shape.chunk_tokens + video)[cache.tokens < NOTHING]
+            for place, count in zip(*(x.tolist() for x in places.unique(return_counts=True)), strict=True):
+                counts[place // NOTHING][place % NOTHING] += count
+        return [{chunk: round(held / whole, 5) for chunk, held in sorted(one.items())} for one in counts]
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

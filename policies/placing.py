@@ -76,11 +76,11 @@ class Placing:
         self._narrowed.clear()
         shared: dict[tuple[int, bool], tuple[Turn, Angles | None, tuple[Tensor, Tensor]]] = {}
         for cache in caches:
-            is_moved = self._is_moved(cache)
+            is_moved = can_move(cache, self.mode)
             key = (cache.size, is_moved)
             found = shared.get(key)
             if found is None:
-                context, times = self._times(cache, first_frame, frames, is_moved=is_moved)
+                context, times = self._times(cache, first_frame, frames)
                 if is_past and is_moved:
                     times = times - frames
                 reach = distances(
@@ -111,22 +111,11 @@ class Placing:
         self._narrowed.add(layer)
         self.reach[layer] = found
 
-    def _is_moved(self, cache: LayerCache) -> bool:
-        """Tell whether keys can stand elsewhere than where they were generated."""
-        return self.mode == "clamped" or (self.mode != "absolute" and cache.has_dropped)
-
-    def _times(
-        self, cache: LayerCache, first_frame: int, frames: int, *, is_moved: bool
-    ) -> tuple[Tensor, Tensor]:
-        return time_indices(
-            cache.tokens,
-            self.mode if is_moved else "absolute",
-            first_frame=first_frame,
-            frames=frames,
-            frame_tokens=self.shape.frame_tokens,
-            window=self.shape.window_frames,
-            sink=self.sink,
-        )
+    def _times(self, cache: LayerCache, first_frame: int, frames: int) -> tuple[Tensor, Tensor]:
+        return times_of(
+            cache, cache.tokens, self.mode,
+            shape=self.shape, sink=self.sink, first_frame=first_frame, frames=frames,
+        )  # fmt: skip
 
     def _turn(self, times: Tensor) -> Turn:
         """Return cosines and sines of the new tokens, (N, D/2) or (B, H, N, D/2)."""
@@ -139,3 +128,27 @@ class Placing:
             return Turn(times, keys, keys)
         group = shape.query_heads // shape.heads
         return Turn(times, keys, (keys[0].repeat_interleave(group, 1), keys[1].repeat_interleave(group, 1)))
+
+
+def can_move(cache: LayerCache, mode: str) -> bool:
+    """Tell whether keys can stand elsewhere than where they were generated."""
+    return mode == "clamped" or (mode != "absolute" and cache.has_dropped)
+
+
+def times_of(
+    cache: LayerCache, tokens: Tensor, mode: str, *, shape: Shape, sink: int, first_frame: int, frames: int
+) -> tuple[Tensor, Tensor]:
+    """Return the times in force of context slots, given as tokens (B, H, S), and of the frames behind them.
+
+    Returns:
+        (S,) or (B, H, S), and (F,) or (B, H, F), see `policies.positions.time_indices`.
+    """
+    return time_indices(
+        tokens,
+        mode if can_move(cache, mode) else "absolute",
+        first_frame=first_frame,
+        frames=frames,
+        frame_tokens=shape.frame_tokens,
+        window=shape.window_frames,
+        sink=sink,
+    )

@@ -11,21 +11,32 @@ from policies.cache import LayerCache
 
 
 def note_queries(
-    cache: LayerCache, step: Pass, protocol: Protocol, *, frame_tokens: int, window: int, horizon: int
+    cache: LayerCache,
+    step: Pass,
+    protocol: Protocol,
+    *,
+    frame_tokens: int,
+    window: int,
+    horizon: int,
+    takes_first: bool = False,
 ) -> None:
     """Update the position-wise mean of the last ``window`` frames' un-rotated queries.
 
-    A chunk's queries are those of the clean pass, or the mean over its passes where the protocol observes
-    all. The mean goes to ``stats['proxy']`` (B, Hq, 1 or horizon, R, D) fp32; frames that later chunks need
-    go to ``past``. Under a stride, each frame of the horizon takes other R of the P tokens of a frame.
+    A chunk's queries are those of the clean pass, or where the protocol observes all passes their mean or,
+    with ``takes_first``, those of the first alone. The mean goes to ``stats['proxy']``
+    (B, Hq, 1 or horizon, R, D) fp32; frames that later chunks need go to ``past``. Under a stride, each frame
+    of the horizon takes other R of the P tokens of a frame.
     """
     tokens = _tokens(frame_tokens, protocol.query_stride, horizon, step.queries.device)
     queries = step.queries.unflatten(2, (-1, frame_tokens))  # (B, Hq, F, P, D)
     frames = queries[:, :, :, tokens].float()  # (B, Hq, F, 1 or horizon, R, D)
     if protocol.passes == "all":
-        frames = frames + cache.stats.pop("query_sum", 0.0)
-        passes = cache.stats.pop("query_passes", 0.0)
+        earlier, passes = cache.stats.pop("query_sum", 0.0), cache.stats.pop("query_passes", 0.0)
         assert isinstance(passes, float), passes
+        if takes_first and isinstance(earlier, Tensor):
+            frames, passes = earlier, 0.0
+        else:
+            frames = frames + earlier
         if not step.commit:
             cache.stats["query_sum"], cache.stats["query_passes"] = frames, passes + 1.0
             return

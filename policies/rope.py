@@ -7,6 +7,7 @@ the difference of positions only.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from policies import kernels
 
 LAYOUTS = ("half", "interleaved")
+_NEAR = 1024.0
+"""Radians up to which an angle is rounded to fp32 as it is; further ones lose whole turns first."""
 
 
 @lru_cache(maxsize=64)
@@ -61,7 +64,9 @@ class Rope:
     def angles(self, time: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Return the angle of every pair, (..., D/2) fp32, for positions that broadcast to (...).
 
-        Products are taken in fp64, so that a time index of some thousands costs no accuracy.
+        Products are taken in fp64, and angles far out are brought back to one turn before they are rounded:
+        fp32 knows an angle of 30 000 rad to 1e-3, and near frames late in a video would turn against each
+        other. Near angles stay as they are, so that videos of any earlier version come out bit for bit.
         """
         grid = torch.zeros_like(time + row + column)
         positions = (time + grid, row + grid, column + grid)
@@ -69,7 +74,8 @@ class Rope:
 
     def _axis_angles(self, axis: int, position: Tensor) -> Tensor:
         frequencies = _frequencies(self.dims[axis], self.bases[axis], position.device)
-        return (position[..., None] * frequencies).float()
+        angles = position[..., None] * frequencies
+        return torch.where(angles.abs() <= _NEAR, angles, angles.remainder(2 * math.pi)).float()
 
     def time_angles(self, time: Tensor) -> Tensor:
         """Return the angles of the time pairs alone, (..., time pairs) fp32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,7 @@ def select(score: Tensor, tokens: int, *, sink: int = 0, recent: int = 0) -> Ten
 
     Args:
         score: (B, H, S), higher is kept; NaN counts as 0, so that a broken video cannot make an index out of
-            range (the rollout stops it).
+            range; the rollout stops the video with its place (`policies.soundness`).
         tokens: How many slots to keep, at most S.
         sink: Slots at the start that stay.
         recent: Slots at the end that stay.
@@ -41,8 +42,18 @@ def select(score: Tensor, tokens: int, *, sink: int = 0, recent: int = 0) -> Ten
     return torch.cat([first, sink + _top(middle, free), last], -1)
 
 
+def lengths(sizes: Sequence[int], ranks: Tensor | None, device: torch.device) -> Tensor:
+    """Return how many slots each head keeps: head h its own of the sizes, (H,), or by rank, (B, H) int32.
+
+    Filled on the device, as a list that is sent there would wait for it.
+    """
+    runs = [(size, len(list(run))) for size, run in itertools.groupby(sizes)]
+    found = torch.cat([torch.full((count,), size, dtype=torch.int32, device=device) for size, count in runs])
+    return found if ranks is None else found[ranks]
+
+
 def select_by_head(
-    score: Tensor, sizes: Sequence[int], *, sink: int = 0, recent: int = 0
+    score: Tensor, sizes: Sequence[int], *, sink: int = 0, recent: int = 0, ranks: Tensor | None = None
 ) -> Tensor:
     """Return the slots to keep where every head keeps its own number.
 
@@ -51,6 +62,7 @@ def select_by_head(
         sizes: How many slots each of the H heads keeps.
         sink: Slots at the start that stay.
         recent: Slots at the end that stay.
+        ranks: Which of the sizes each head takes, (B, H), where that differs by video; None: its own.
 
     Returns:
         (B, H, largest size) int64, increasing, filled up with slot 0.
@@ -61,7 +73,6 @@ def select_by_head(
     if min(sizes) < sink + recent:
         raise ValueError(f"sink {sink} + recent {recent} do not fit into {min(sizes)} tokens of a head")
     slots, largest = score.shape[-1], max(sizes)
-    lengths = torch.tensor(sizes, device=score.device)[:, None]
     is_empty = score == -torch.inf
     clean = score.nan_to_num(0.0, torch.inf, -torch.inf).masked_fill(is_empty, -torch.inf)
     clean[..., :sink] = torch.inf
@@ -69,7 +80,8 @@ def select_by_head(
     newest_first = clean.flip(-1).argsort(dim=-1, descending=True, stable=True)
     rank = torch.empty_like(newest_first)
     rank.scatter_(-1, newest_first, torch.arange(slots, device=score.device).expand_as(rank))
-    return _positions(rank.flip(-1) < lengths, largest, fill=0)
+    kept = rank.flip(-1) < lengths(sizes, ranks, score.device)[..., None]
+    return _positions(kept, largest, fill=0)
 
 
 def rest(kept: Tensor, slots: int) -> Tensor:

@@ -273,9 +273,7 @@ def main() -> None:
     elif options.part == "devices":
         found = devices(folder)
     else:
-        found = reference(
-            folder, device=options.device, python=options.python, dimensions=options.dimensions
-        )
+        found = reference(folder, device=options.device, python=options.python, dimensions=options.dimensions)
     (folder / f"{options.part}.json").write_text(json.dumps(found, indent=1))
     print(json.dumps(found))
 

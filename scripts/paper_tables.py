@@ -20,11 +20,12 @@ from pathlib import Path
 import pandas as pd
 
 from ff_bench import files, metrics
-from ff_bench.report import read_rows
 from ff_bench.report.beside import Beside, beside, to_latex, to_markdown, to_terminal
 from ff_bench.report.published import PAPERS, Row, load, scale
-from ff_bench.report.published.methods import defaults, parts
+from ff_bench.report.published.methods import parts
+from ff_bench.report.reading import read_rows
 from ff_bench.report.summary import HEADLINE, PANELS, summarise
+from policies import POLICIES
 
 EFFICIENCY = ("cost.fps", "cost.peak_bytes")
 
@@ -54,7 +55,7 @@ def compared(rows: pd.DataFrame, theirs: Sequence[Row]) -> list[Beside]:
 def missing(theirs: Sequence[Row]) -> list[str]:
     """Name the published methods that are no policy here, and so have no line of ours."""
     names = dict.fromkeys(parts(row.method)[0] for row in theirs)
-    return [name for name in names if name not in ("native", "full") and not defaults(name)]
+    return [name for name in names if name != "native" and name not in POLICIES]
 
 
 def main() -> int:

@@ -41,9 +41,7 @@ def main() -> int:
         print(f"error: model={asked.model} is no member of the Wan family", file=sys.stderr)
         return 2
     sizes = synthesis.TINY if asked.tiny else synthesis.true_sizes(member)
-    words = synthesis.write(
-        asked.folder.resolve(), member, sizes, diffusers=asked.diffusers, seed=asked.seed
-    )
+    words = synthesis.write(asked.folder.resolve(), member, sizes, diffusers=asked.diffusers, seed=asked.seed)
     print(" ".join(words))
     return 0
 

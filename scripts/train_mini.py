@@ -1,6 +1,7 @@
-"""Train the embedded model on its procedural worlds and write its weights.
+"""Train a checkpoint of the embedded model on its procedural worlds and write its weights.
 
 One GPU:      python scripts/train_mini.py --seconds 3600 --out weights
+Controls:     add --model mini_b (another seed) or --model mini_short (short clips, no features)
 Several:      torchrun --standalone --nproc-per-node 4 scripts/train_mini.py --seconds 1100 --out weights
 In pieces:    add --until 550 --state DIR; the same command with --until 1100 goes on from DIR.
 On a CPU:     python scripts/train_mini.py --tiny --seconds 60 --out /tmp/weights   (checks the code)
@@ -21,13 +22,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ff_bench.models.mini import doubled
 from ff_bench.models.mini import training as data
 from ff_bench.models.mini.doubled import Inputs, spread, token_angles
 from ff_bench.models.mini.network import MiniNetwork, Size, patchify
+from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.models.mini.prompt_indices import PromptIndices
+from ff_bench.models.mini.recipe import RECIPES
 
 TINY = Size(dim=96, depth=2, heads=2, head_dim=64, mlp=192, cross=32)
 
@@ -40,17 +43,20 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--seconds", type=float, default=1100.0, help="length of the whole schedule")
     add("--until", type=float, default=float("inf"), help="stop here and save the state")
-    add("--batch", type=int, default=16, help="sequences per GPU")
-    add("--chunks", type=int, default=20, help="chunks per sequence")
+    add("--model", choices=RECIPES, default="mini", help="the recipe, see ff_bench.models.mini.recipe")
+    add("--batch", type=int, default=None, help="sequences per GPU, else the recipe's")
     add("--rate", type=float, default=2e-3, help="AdamW's rate for embeddings, norms and heads")
     add("--muon-rate", type=float, default=2e-2, help="Muon's rate for the matrices of the blocks")
     add("--own-context-from", type=float, default=0.55,
         help="share of the schedule after which the model sees its own frames")  # fmt: skip
-    add("--seed", type=int, default=1)
+    add("--seed", type=int, default=None, help="else the recipe's")
     add("--state", type=Path, default=None, help="folder for the state between pieces")
     add("--out", type=Path, default=Path("weights"))
     add("--tiny", action="store_true", help="a network of 0.5 M parameters")
-    return parser.parse_args()
+    options = parser.parse_args()
+    given = {name: getattr(options, name) for name in ("batch", "seed") if getattr(options, name) is not None}
+    options.recipe = replace(RECIPES[options.model], **given)
+    return options
 
 
 class Trainer:
@@ -58,12 +64,13 @@ class Trainer:
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Make the network, its optimisers and its average, or take them from the last piece."""
-        self.options = options
+        self.options, self.recipe = options, options.recipe
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = torch.device(f"cuda:{self.rank}" if torch.cuda.is_available() else "cpu")
-        self.tokens = options.chunks * data.CHUNK_TOKENS
-        torch.manual_seed(options.seed)
-        self.network = MiniNetwork(TINY if options.tiny else Size()).to(self.device)
+        self.tokens = self.recipe.chunks * data.CHUNK_TOKENS
+        torch.manual_seed(self.recipe.seed)
+        size = TINY if options.tiny else Size()
+        self.network = MiniNetwork(size, has_features=self.recipe.has_features).to(self.device)
         matrices = [
             p
             for name, p in self.network.named_parameters()
@@ -76,7 +83,7 @@ class Trainer:
         self.average = [p.detach().clone() for p in self.network.parameters()]
         self.step, self.elapsed = 0, 0.0
         self.resume()
-        seed = options.seed * 7919 + 104729 * self.rank + self.step
+        seed = self.recipe.seed * 7919 + 104729 * self.rank + self.step
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.prompt_generator = torch.Generator().manual_seed(seed)
         is_cuda = self.device.type == "cuda"
@@ -87,42 +94,56 @@ class Trainer:
         )
         self.forward = torch.compile(self.plain_forward, dynamic=False) if is_cuda else self.plain_forward
 
-    def plain_forward(self, *inputs: Tensor) -> Tensor:
+    def plain_forward(self, features: Tensor | None, *inputs: Tensor) -> Tensor:
         """Predict x0 of the noisy half, see `doubled.predict`."""
-        return doubled.predict(self.network, self.attention, *inputs)
+        return doubled.predict(self.network, self.attention, features, *inputs)
 
     def predict(self, inputs: Inputs) -> Tensor:
         """Predict x0 of the noisy half under bfloat16 autocast on a GPU, float32 out."""
-        told = (inputs.clean, inputs.noisy, inputs.features, inputs.level)
+        told = (inputs.clean, inputs.noisy, inputs.level)
         seen = (inputs.angles, inputs.keep, inputs.recent)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            return self.forward(*told, *seen, self.network.prompt_tokens(inputs.indices)).float()
+            prompt = self.network.prompt_tokens(inputs.indices)
+            return self.forward(inputs.features, *told, *seen, prompt).float()
 
-    def draw(self) -> data.Batch:
-        """Draw the next batch."""
-        prompts = data.draw_prompts(self.options.batch, self.prompt_generator)
-        numbers = data.draw_chunks(len(prompts), self.options.chunks, self.generator)
-        return data.draw_batch(prompts, numbers, self.generator)
+    def draw(self) -> tuple[data.Batch, PromptIndices]:
+        """Draw the next batch and what the network is told of it."""
+        prompts = data.draw_prompts(self.recipe.batch, self.prompt_generator)
+        if self.recipe.is_spread:
+            return self.render(prompts, data.draw_chunks(len(prompts), self.recipe.chunks, self.generator))
+        return self.render(prompts, self.contiguous())
+
+    def contiguous(self) -> Tensor:
+        """Chunk numbers (B, C) of one run from 0."""
+        return torch.arange(self.recipe.chunks, device=self.device).expand(self.recipe.batch, -1)
+
+    def render(self, prompts: list[MiniPrompt], numbers: Tensor) -> tuple[data.Batch, PromptIndices]:
+        """Render chunks `numbers` (B, C) of prompts; clips begin anywhere in their world."""
+        starts = None if self.recipe.is_spread else data.draw_starts(len(prompts), self.prompt_generator)
+        batch = data.draw_batch(prompts, numbers, self.generator, starts)
+        return batch, self.network.read(prompts, self.device, starts)
 
     def loss(self, progress: float) -> Tensor:
         """One batch forward, with the model's own predictions as context late in training."""
         with torch.no_grad():
-            batch, generator = self.draw(), self.generator
-            size, chunks = self.options.batch, self.options.chunks
+            (batch, indices), generator = self.draw(), self.generator
+            size, chunks = self.recipe.batch, self.recipe.chunks
             target, clean = patchify(batch.video), patchify(data.corrupt(batch.video, generator))
             angles = token_angles(batch.latent_frames)
             keep, recent = data.draw_visibility(size, chunks, generator)
+            keep = keep if self.recipe.drops_context else torch.ones_like(keep)
             level = data.draw_noise_levels(size, chunks, generator)
             noise = torch.randn(target.shape, generator=generator, device=self.device)
             noisy = torch.lerp(target, noise, spread(level)[..., None])
-        inputs = Inputs(clean, noisy, batch.features, level, batch.indices, angles, keep, recent)
+        features = batch.features if self.recipe.has_features else None
+        inputs = Inputs(clean, noisy, features, level, indices, angles, keep, recent)
         if progress > self.options.own_context_from and self.step % 2 == 0:
             inputs = replace(inputs, clean=self.own_context(inputs, target, noise))
         return data.objective(self.predict(inputs), target, spread(level))
 
     def own_context(self, inputs: Inputs, target: Tensor, noise: Tensor) -> Tensor:
         """Replace 60 % of the context chunks by the model's one-step predictions."""
-        shape = (self.options.batch, self.options.chunks)
+        shape = (self.recipe.batch, self.recipe.chunks)
         level = 0.25 + 0.5 * torch.rand(shape, generator=self.generator, device=self.device)
         noisy = torch.lerp(target, noise, spread(level)[..., None])
         own = self.predict(replace(inputs, noisy=noisy, level=level)).detach()
@@ -185,20 +206,27 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Measure the squared error of x0 from noise level 0.9, by kind of token and by past seen."""
-        generator = torch.Generator(self.device).manual_seed(5)
-        prompts = data.draw_prompts(self.options.batch, torch.Generator().manual_seed(5))
-        numbers = torch.arange(self.options.chunks, device=self.device).expand(len(prompts), -1)
-        batch = data.draw_batch(prompts, numbers, generator)
-        target, level = patchify(batch.video), torch.full(numbers.shape, 0.9, device=self.device)
-        noise = torch.randn(target.shape, generator=generator, device=self.device)
+        """Measure the squared error of x0 from noise level 0.9, by kind of token and by what is known.
+
+        `others` tells every video the prompt of another one: what its error adds is what the prompt gives.
+        """
+        self.generator = torch.Generator(self.device).manual_seed(5)
+        self.prompt_generator = torch.Generator().manual_seed(5)
+        prompts = data.draw_prompts(self.recipe.batch, self.prompt_generator)
+        batch, indices = self.render(prompts, self.contiguous())
+        target = patchify(batch.video)
+        level = torch.full((len(target), self.recipe.chunks), 0.9, device=self.device)
+        noise = torch.randn(target.shape, generator=self.generator, device=self.device)
         noisy, angles = torch.lerp(target, noise, 0.9), token_angles(batch.latent_frames)
         kinds = data.classes(batch)
+        features = batch.features if self.recipe.has_features else None
         out: dict[str, float] = {}
-        for name, keep, recent in (("all", True, 99), ("one chunk", False, 1)):
-            mask = torch.full((len(prompts), self.tokens), keep, device=self.device)
-            window = torch.full((len(prompts),), recent, device=self.device)
-            inputs = Inputs(target, noisy, batch.features, level, batch.indices, angles, mask, window)
+        others = indices.rolled()
+        told = {"all": (indices, True, 99), "one chunk": (indices, False, 1), "others": (others, True, 99)}
+        for name, (prompt, keep, recent) in told.items():
+            mask = torch.full((len(target), self.tokens), keep, device=self.device)
+            window = torch.full((len(target),), recent, device=self.device)
+            inputs = Inputs(target, noisy, features, level, prompt, angles, mask, window)
             with torch.enable_grad():  # the compiled graph of training
                 error = (self.predict(inputs).detach() - target).square().mean(-1)
             for kind, chosen in kinds.items():
@@ -222,7 +250,7 @@ class Trainer:
                 parameter.copy_(average)
         errors = self.validate()
         if self.rank == 0:
-            write_shards(self.network, self.options.out)
+            data.write_shards(self.network, self.options.out, self.recipe.name)
         self.say({"step": self.step, "elapsed": round(self.elapsed, 1), "validation": errors})
 
     def resume(self) -> None:
@@ -246,19 +274,6 @@ class Trainer:
         """Print one JSON line from the first process."""
         if self.rank == 0:
             print(json.dumps(record), flush=True)
-
-
-def write_shards(network: nn.Module, folder: Path, parts: int = 2) -> None:
-    """Write float16 weights as `parts` safetensors of about the same size."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().half().contiguous().cpu() for name, value in network.state_dict().items()}
-    total, done = sum(value.numel() for value in weights.values()), 0
-    shards: list[dict[str, Tensor]] = [{} for _ in range(parts)]
-    for name, value in weights.items():
-        shards[min(parts - 1, done * parts // total)][name] = value
-        done += value.numel()
-    for index, shard in enumerate(shards, 1):
-        save_file(shard, folder / f"mini-{index:05d}-of-{parts:05d}.safetensors")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from ff_bench.footage import Footage
 from ff_bench.metrics.shelf import Arrays, Shelf
 from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, MiniPrompt
+from ff_bench.models.mini.recipe import is_mini
 
 WHOLE = -1
 """The clip number of a value that covers the whole video."""
@@ -242,7 +243,7 @@ def scored_from(video: Video) -> int:
 
     The second rule gives the full cache, whose video serves every kind of prefix, the same frames as others.
     """
-    if video.model != "mini":
+    if not is_mini(video.model):
         return video.prefix_frames
     first_lap = MiniPrompt.parse(video.prompt).prefix_frames() * FRAMES_PER_LATENT
     return max(video.prefix_frames, first_lap)

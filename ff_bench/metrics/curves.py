@@ -96,9 +96,7 @@ def _likeness(name: str) -> Callable[[Video], Series]:
 def _interpolation(video: Video) -> Series:
     """The error of each odd frame of a clip, as a share of 255."""
     found = seen(video, "interpolation")
-    return timeline.series(
-        video, found["errors"] / np.float64(255), found["errors_counts"], first=1, step=2
-    )
+    return timeline.series(video, found["errors"] / np.float64(255), found["errors_counts"], first=1, step=2)
 
 
 def motion(video: Video) -> Series:
@@ -120,9 +118,7 @@ _LEVELS = {
     "overexposed": ("bright", "share of values at or above 250 of 255"),
 }
 CURVES = (
-    *(
-        Curve(name, *_LEVELS.get(name, (name, name)), _level(name), f"drift.{name}_level") for name in LEVELS
-    ),
+    *(Curve(name, *_LEVELS.get(name, (name, name)), _level(name), f"drift.{name}_level") for name in LEVELS),
     Curve("temporal_flickering", "flicker", "temporal flickering score", steadiness, ""),
     Curve(
         "imaging_quality", "imaging", "imaging quality", _scores("musiq", 100), "drift.imaging_quality_level"

@@ -25,6 +25,7 @@ from ff_bench.metrics.base import (
 from ff_bench.metrics.curves import CURVES, EXTRAS, Curve, dino
 from ff_bench.metrics.geometry import geometry_of
 from ff_bench.metrics.world import revisit_series
+from ff_bench.models.mini.recipe import is_mini
 
 ENDS = 0.15
 """Share of the frames that make start and end of the contrast."""
@@ -149,7 +150,7 @@ def _contrast(name: str, video: Video, series: Series) -> Value:
 
 def _revisits(video: Video) -> Value:
     name = "drift.revisit_psnr"
-    if video.model != "mini":
+    if not is_mini(video.model):
         reason = f"needs exact geometry, which model '{video.model}' does not have"
         return undefined(name, video, reason)
     revisits = revisit_series(video, geometry_of(video))

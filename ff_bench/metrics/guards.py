@@ -20,9 +20,13 @@ from ff_bench.metrics.base import (
 )
 from ff_bench.metrics.geometry import truth_of
 from ff_bench.metrics.levels import motion
+from ff_bench.metrics.repetition import STILL
+from ff_bench.models.mini.recipe import is_mini
 
 BLAND = 0.8
 """A video is bland when its gradient energy or contrast falls below this share of what it should be."""
+BLACK = 0.02
+"""Mean of pixels and channels below which a frame is black."""
 LEVEL = {"gradient": "gradient_energy", "contrast": "contrast", "saturation": "saturation"}
 """The level behind each ratio of last to first."""
 _SHOWING_BLANDNESS = ("gradient", "contrast")
@@ -49,6 +53,8 @@ class Guards:
             "1", None, "Saturation, last 5 s over the first part.", "saturation"
         ),
         "guards.motion_ratio": Measure("1", None, "Frame difference over that of the true render.", "motion"),
+        "guards.black": Measure("1", False, "Share of frames that are nearly black.", "black"),
+        "guards.still": Measure("1", False, "Share of frames that repeat the one before.", "still"),
         "guards.bland": Measure(
             "1", False, "1 if gradient energy or contrast fell below 0.8 of the reference.", "bland"
         ),
@@ -58,7 +64,7 @@ class Guards:
         """Yield every measure; `bland` compares with the full cache if there, else with the first part."""
         last = last_frames(video, WINDOW_SECONDS)
         first = scored_from(video)
-        if video.model != "mini":  # a start of one picture is too little to compare with
+        if not is_mini(video.model):  # a start of one picture is too little to compare with
             first = max(first, round(WINDOW_SECONDS * video.fps))
         levels = video.signal("frames/levels")
         ratios = {
@@ -71,12 +77,16 @@ class Guards:
             else:
                 yield whole(name, video, ratio, _NO_SIGNAL)
         yield _motion(video)
+        yield whole("guards.black", video, float((levels["brightness"] < BLACK).mean()))
+        still = video.signal("frames/difference")["change"][1:] < STILL
+        share = float(still.mean()) if still.size else None
+        yield whole("guards.still", video, share, "a single frame cannot stand still")
         yield _bland(video, reference, ratios if last >= first else {}, last)
 
 
 def _motion(video: Video) -> Value:
     name = "guards.motion_ratio"
-    if video.model != "mini":
+    if not is_mini(video.model):
         return undefined(name, video, f"needs the true render, which model '{video.model}' does not have")
     start = max(1, scored_from(video))  # the first frame has no change
     truth = motion(torch.from_numpy(truth_of(video)).permute(0, 3, 1, 2)).numpy()

@@ -112,9 +112,7 @@ def _refused(footage: Footage, fps: float) -> dict[str, str]:
         return {STRICT: reason, COMPAT: reason}
     height, width = footage.size
     if height % 2 or width % 2:
-        return {
-            COMPAT: f"frames of {width}x{height} px cannot go through the codec step: sides must be even"
-        }
+        return {COMPAT: f"frames of {width}x{height} px cannot go through the codec step: sides must be even"}
     return {}
 
 

@@ -81,9 +81,7 @@ def pieces(arrays: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
 
 
 def _consistency(arrays: Mapping[str, np.ndarray], video: Video) -> np.ndarray:
-    return np.array(
-        [similarity(part) if len(part) > 1 else np.nan for part in pieces(arrays, "features")]
-    )
+    return np.array([similarity(part) if len(part) > 1 else np.nan for part in pieces(arrays, "features")])
 
 
 def _mean(
@@ -315,4 +313,3 @@ def _sums(mode: str, raw: Mapping[str, float], video: Video) -> Iterator[Value]:
             yield unavailable(f"{prefix}.{name}", video, f"parts are missing: {', '.join(missing)}")
         else:
             yield whole(f"{prefix}.{name}", video, formula(raw))
-

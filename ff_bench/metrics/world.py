@@ -23,6 +23,7 @@ from ff_bench.metrics.base import (
 )
 from ff_bench.metrics.geometry import Geometry, geometry_of, truth_of
 from ff_bench.metrics.sprite import SPRITE_AREA, sprite_colour_drift, sprite_error
+from ff_bench.models.mini.recipe import is_mini
 
 ENOUGH = 0.05
 """Share of the view that must show revisited, sprite-free pixels for a frame to count."""
@@ -84,7 +85,7 @@ class World:
 
     def compute(self, video: Video, reference: Video | None) -> Iterator[Value]:
         """Yield every measure; see `measures` and docs/metrics.md."""
-        if video.model != "mini":
+        if not is_mini(video.model):
             for name in self.measures:
                 yield undefined(
                     name, video, f"needs exact geometry, which model '{video.model}' does not have"

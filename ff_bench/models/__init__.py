@@ -56,8 +56,11 @@ def load(config: ModelConfig, *, device: torch.device | str, dtype: torch.dtype)
     name = config.architecture
     if name in LOADERS:
         module: Any = importlib.import_module(LOADERS[name])
-        source = config.facts.weights if name == "mini" else config.fields
-        model: Model = module.load(source, device=device, dtype=dtype)
+        model: Model
+        if name == "mini":
+            model = module.load(config.facts.weights, name=config.name, device=device, dtype=dtype)
+        else:
+            model = module.load(config.fields, device=device, dtype=dtype)
         return model
     found = next(point for point in entry_points(group=GROUP) if point.name == name).load()
     own: Model = found.load(config.fields, device=device, dtype=dtype)

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import pandas as pd
-
 from ff_bench import files, records, runs
 from ff_bench.errors import UsageError, not_one_of
-from ff_bench.foreign import is_superseded
 from ff_bench.report import winrates
 from ff_bench.report.agemap import age_map
 from ff_bench.report.blind import write_blind
@@ -25,6 +22,7 @@ from ff_bench.report.latex import to_latex
 from ff_bench.report.notes import seconds_of
 from ff_bench.report.page import write_page
 from ff_bench.report.plots import figures
+from ff_bench.report.reading import read_rows
 from ff_bench.report.sheet import contact_sheet
 from ff_bench.report.style import paper_style, save
 from ff_bench.report.summary import HEADLINE, summarise
@@ -61,6 +59,7 @@ def make(
     blind: int = 0,
     votes: Sequence[Path] = (),
     ansi: bool | None = None,
+    front: str = "",
 ) -> Report:
     """Write one report over all videos below some folders.
 
@@ -73,6 +72,7 @@ def make(
         blind: Pairs of the blind page at most; 0 makes none.
         votes: Files that a blind page exported.
         ansi: Whether the summary may use bold; None asks the terminal.
+        front: What stands before the tables of the page, as HTML that is escaped already.
 
     Raises:
         UsageError: When a path does not exist, no video below the paths has rows or the baseline or a
@@ -100,7 +100,7 @@ def make(
         if table.is_main
     }
     images = {place: [path for path in paths if path.suffix == ".png"] for place, paths in drawn.items()}
-    page = write_page(out, found, images, shown=shown)
+    page = write_page(out, found, images, shown=shown, front=front)
     written = [
         page,
         *_write_tables(found, out),
@@ -130,18 +130,6 @@ def _slug(table: Table, place: int) -> str:
     model, prompts = (str(table.key[name])[:60] for name in ("model", "prompt_set"))
     words = f"{model}-{prompts}-{seconds_of(table.key):g}s-{table.key['protocol']}"
     return re.sub(r"[^A-Za-z0-9.+=-]+", "_", words)[:160] + (f"-{place}" if place else "")
-
-
-def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read the rows of every video below some folders, finished or failed, and of tables of rows."""
-    places = list(paths)
-    folders = {found.parent.resolve() for path in places for found in path.rglob(runs.ROWS)}
-    folders = {folder for folder in folders if not is_superseded(folder)}
-    tables = [records.read_table(path) for path in places if path.suffix in records.TABLES and path.is_file()]
-    if not tables:
-        return records.table(sorted(folders))
-    parts = [part for part in (records.table(sorted(folders)), *tables) if len(part)]
-    return pd.concat(parts, ignore_index=True).drop_duplicates(list(records.KEY), ignore_index=True)
 
 
 def _write_tables(found: Sequence[Table], out: Path) -> list[Path]:

@@ -52,12 +52,17 @@ def age_map(table: Table, shown: Mapping[str, Shown]) -> Figure | None:
 def kept_shares(trace: list[dict[str, Any]]) -> np.ndarray | None:
     """Return the share held after each chunk (row) of each source chunk (column); NaN above the diagonal."""
     kept = [chunk.get("kept") for chunk in trace]
-    if not kept or any(not isinstance(shares, list) for shares in kept):
+    if not kept or any(not isinstance(held, dict | list) for held in kept):
         return None
-    shares = np.full((len(kept), len(kept)), np.nan)
-    for row, values in zip(shares, kept, strict=True):
-        assert isinstance(values, list), values
-        row[: len(values)] = values[: len(row)]
+    shares = np.full((len(kept), len(kept)), np.nan, dtype=np.float32)  # an hour of video: 80 MB
+    for chunk, (row, held) in enumerate(zip(shares, kept, strict=True)):
+        if isinstance(held, list):  # traces of earlier versions: a number for every chunk so far
+            row[: len(held)] = held[: len(row)]
+            continue
+        assert isinstance(held, dict), held
+        row[: chunk + 1] = 0
+        for source, share in held.items():
+            row[int(source)] = share
     return shares
 
 

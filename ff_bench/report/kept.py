@@ -69,7 +69,7 @@ def by_age(shares: np.ndarray) -> np.ndarray:
         (chunks, chunks - 1); NaN where that lies before the video.
     """
     count = len(shares)
-    ages = np.full((count, count - 1), np.nan)
+    ages = np.full((count, count - 1), np.nan, dtype=shares.dtype)
     for chunk in range(1, count):
         ages[chunk, :chunk] = shares[chunk - 1, :chunk][::-1]
     return ages

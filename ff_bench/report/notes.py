@@ -17,6 +17,8 @@ from ff_bench.report.joining import facts_of, is_foreign
 _CONSISTENT = ("subject_consistency", "background_consistency")
 _ALIKE = ("subject_similarity", "background_similarity", "coherence")
 _SUMS = "parts are missing"
+_MOSTLY = 0.5
+"""Share of its frames from which on a video is said to be black or to stand still."""
 _BETWEEN = "score between clips: "
 CONTROLS = ("random", "full")
 """Policies that belong in every table."""
@@ -134,7 +136,7 @@ def caveats(
     notes += _foreign_notes(lines, rows[is_foreign(rows)])
     if len({line.pairs for line in lines}) > 1:
         notes.append("lines rest on different numbers of videos; only the ± compares equal pairs")
-    notes += [*_shortfalls(lines), *_failures(rows), *_absent(rows, headline)]
+    notes += [*_shortfalls(lines), *_failures(rows), *_dead(rows), *_absent(rows, headline)]
     for name, what in (("code_version", "code versions"), ("hardware", "kinds of hardware")):
         seen = sorted({*rows[name].dropna().astype(str)} - {""})
         if len(seen) > 1:
@@ -202,6 +204,14 @@ def _together(names: Sequence[str]) -> str:
         family, _, measure = name.rpartition(".")
         families.setdefault(family, []).append(measure)
     return "; ".join(f"{family} {', '.join(measures)}" for family, measures in families.items())
+
+
+def _dead(rows: pd.DataFrame) -> Iterator[str]:
+    """Count the videos that show nothing: their numbers stand in the table, and mean little."""
+    whole = rows[(rows["clip"] == WHOLE) & (rows["status"] == "ok") & (rows["value"] >= _MOSTLY)]
+    for metric, what in (("guards.black", "are black"), ("guards.still", "stand still")):
+        for policy, part in whole[whole["metric"] == metric].groupby("policy", sort=True):
+            yield f"{policy}: {part['video_id'].nunique()} videos {what} in half of their frames or more"
 
 
 def _failures(rows: pd.DataFrame) -> Iterator[str]:

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from ff_bench.files import write_atomically
 from ff_bench.report import web
 from ff_bench.report.cards import Room, player
@@ -22,7 +24,12 @@ _DOTS, _SHOWN = 300, 127  # px per inch of a figure's file, and of the page
 
 
 def write_page(
-    out: Path, tables: Sequence[Table], figures: Mapping[int, Sequence[Path]], *, shown: Mapping[str, Shown]
+    out: Path,
+    tables: Sequence[Table],
+    figures: Mapping[int, Sequence[Path]],
+    *,
+    shown: Mapping[str, Shown],
+    front: str = "",
 ) -> Path:
     """Write index.html.
 
@@ -31,6 +38,7 @@ def write_page(
         tables: The comparisons.
         figures: PNG files of each table, by its place in `tables`.
         shown: Finished videos by id.
+        front: What stands before the tables, as HTML that is escaped already.
     """
     room = Room()
     sections = []
@@ -45,7 +53,8 @@ def write_page(
             }
         )
     path = out / "index.html"
-    write_atomically(path, web.render("page", {"sections": sections}, scripts=("sync.js", "page.js")))
+    values = {"sections": sections, "front": Markup(front)}
+    write_atomically(path, web.render("page", values, scripts=("sync.js", "page.js")))
     return path
 
 

@@ -8,6 +8,7 @@ from textwrap import shorten
 import numpy as np
 from matplotlib.figure import Figure
 
+from ff_bench.models.mini.recipe import is_mini
 from ff_bench.report.comparison import Table, name_text
 from ff_bench.report.selection import budgets_of, lines_at
 from ff_bench.report.style import GREY, new_figure
@@ -58,7 +59,7 @@ def sheet_times(video: Shown, total: int) -> tuple[np.ndarray, bool]:
         Frame numbers (at most COLUMNS), and whether all of them show the same place.
     """
     even = even_times(total)
-    if video.model != "mini":
+    if not is_mini(video.model):
         return even, False
     from ff_bench.models.mini import world
     from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, RING, MiniPrompt

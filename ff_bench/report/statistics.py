@@ -117,12 +117,17 @@ def intervals(
         means = block.prompt_means.mean(0)
         ends: list[tuple[float | None, float | None]] = [(None, None)] * len(means)
         if pairs > 1:
-            drawn = np.concatenate([part @ block.values for part in _resampled(block, seed, resamples)])
+            drawn = resampled_means(block, seed=seed, resamples=resamples)
             low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
             ends = list(zip(low.tolist(), high.tolist(), strict=True))
         for place, mean, (low_end, high_end) in zip(block.places, means.tolist(), ends, strict=True):
             found[place] = Interval(mean, low_end, high_end, pairs, prompts)
     return found
+
+
+def resampled_means(block: Block, *, seed: int, resamples: int) -> np.ndarray:
+    """Return the means of `intervals`' resamples, (resamples, columns); all columns are resampled alike."""
+    return np.concatenate([part @ block.values for part in _resampled(block, seed, resamples)])
 
 
 def _resampled(block: Block, seed: int, resamples: int) -> Iterator[np.ndarray]:

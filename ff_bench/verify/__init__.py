@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ff_bench.compose import compose
 from ff_bench.errors import UsageError, nearest
+from ff_bench.files import user_path
 from ff_bench.plan import grid
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def read(words: Sequence[str]) -> Request:
         else:
             raise UsageError(f"{flag} needs a value: verify model=NAME {flag} ...")
     _check_fields(fields)
-    folder = Path(values["--upstream"]).expanduser() if "--upstream" in values else None
+    folder = user_path(values["--upstream"]) if "--upstream" in values else None
     if folder is not None and not folder.is_dir():
         raise UsageError(f"--upstream={folder} is not allowed: it must be a checkout of the original")
     upstream = None if folder is None else folder.resolve()

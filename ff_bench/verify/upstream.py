@@ -36,7 +36,7 @@ FIRST_CHUNK = 0.1
 round differently, and a rollout makes much of little."""
 HOURS = 2
 
-DRIVER = '''
+DRIVER = """
 import json, sys
 import torch
 from omegaconf import OmegaConf
@@ -57,7 +57,7 @@ noise = torch.randn([1, *asked["shape"]], device=device, dtype=torch.bfloat16)
 video, latents = pipeline.inference(noise=noise, text_prompts=[asked["prompt"]], return_latents=True)
 pictures = (video[0].float() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 torch.save({"latents": latents[0].float().cpu(), "pictures": pictures.cpu()}, asked["out"])
-'''
+"""
 """Our program that runs in their repository, with their imports."""
 
 

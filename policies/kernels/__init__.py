@@ -30,9 +30,7 @@ def gather_rows(sources: tuple[Tensor, ...], targets: tuple[Tensor, ...], index:
     rows.gather(sources, targets, index)
 
 
-def blend_rows(
-    values: Tensor, own: Tensor | None, dropped: Tensor, target: Tensor, added: Tensor
-) -> None:
+def blend_rows(values: Tensor, own: Tensor | None, dropped: Tensor, target: Tensor, added: Tensor) -> None:
     """Replace values in place by own * value + sum of added * dropped values where anything arrives.
 
     Args:

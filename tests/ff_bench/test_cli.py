@@ -41,8 +41,10 @@ def test_help_reads_like_help(clean: Path, capsys: pytest.CaptureFixture[str]) -
         "report RUNS",
         "doctor",
         "--dry-run",
-        "policy: attention_sink, ema_sink, full",
+        "policy: attention_sink, deep_forcing, dummy_forcing",
         "self_forcing",
+        "stationarity",
+        "replay",
         "verify model=NAME",
         "protocol: equal, published",
     ):

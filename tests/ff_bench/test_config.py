@@ -73,7 +73,7 @@ def test_the_default_is_the_paper_under_the_equal_protocol() -> None:
 def test_the_embedded_model_asks_for_nothing_by_itself() -> None:
     config = _config()
     assert (config.dtype, config.prompts.name, config.facts.prefix) == ("float32", "orbit", "first_lap")
-    assert (config.model.label, config.model.fields) == ("mini", None)
+    assert (config.model.label, config.model.fields) == ("mini", "mini")
     assert set(config.model.identity) == {"name", "fields", "checkpoint"}
     assert config.model.identity["fields"] == {}
 

@@ -213,7 +213,7 @@ def write(path: Path, *rows: dict[str, object]) -> Path:
 def test_a_table_says_what_videos_are(clean: Path) -> None:
     make(clean / "in" / "a 1.mkv")
     make(clean / "in" / "full.mkv", shade=9)
-    prompt = "A <b>cat</b>, \"it's\" ../../etc"
+    prompt = 'A <b>cat</b>, "it\'s" ../../etc'
     write(
         clean / "in" / "t.csv",
         {"file": "a 1.mkv", "prompt": prompt, "model": "theirs", "policy": "p/q", "seed": 4,

@@ -109,7 +109,8 @@ def test_the_trace_has_a_line_per_chunk(tiny: Mini) -> None:
     assert [line["context_tokens_max"] for line in lines] == [192 * n for n in range(1, 8)] + [512] * 3
     parts = ("model_seconds", "policy_seconds", "decode_seconds")
     assert all(line["seconds"] == pytest.approx(sum(line[part] for part in parts)) for line in lines)
-    assert all(len(line["kept"]) == line["chunk"] + 1 for line in lines)
+    assert [list(line["kept"])[-1] for line in lines] == [str(line["chunk"]) for line in lines]
+    assert lines[1]["kept"] == {"0": 1.0, "1": 1.0}
     assert lines[-1]["kv_bytes"] == 2 * 2 * 2 * 64 * 512 * 4
 
 

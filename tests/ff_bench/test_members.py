@@ -16,12 +16,13 @@ from ff_bench import cli, runs, shipped
 from ff_bench.compose import compose, expand
 from ff_bench.config import RunConfig
 from ff_bench.models.facts import facts, find
+from ff_bench.models.mini.recipe import is_mini
 from ff_bench.models.wan import facts as wan
 from ff_bench.models.wan.member import Member
 from ff_bench.remarks import remarks
 
 pytestmark = pytest.mark.usefixtures("bare")
-MEMBERS = [name for name in shipped.models() if name != "mini"]
+MEMBERS = [name for name in shipped.models() if not is_mini(name)]
 RULES = {
     "self_forcing": ("roll21", "sliding_window", 18, 0, "absolute"),
     "causal_forcing": ("roll21", "sliding_window", 18, 0, "absolute"),

@@ -108,8 +108,11 @@ def test_ours_stand_beside_the_printed_numbers() -> None:
     assert found["ours"] == pytest.approx(95.11)
     assert found["difference"] == pytest.approx(95.11 - 96.01)
     assert {"list", "n", "flag"} <= set(found["differs_in"].split())
-    assert "deep_forcing" in paper_tables.missing(theirs)
-    assert "future_forcing" not in paper_tables.missing(theirs)
+
+
+def test_methods_that_are_no_policies_here_are_named() -> None:
+    assert paper_tables.missing(paper_tables.published("future_forcing")) == []
+    assert paper_tables.missing(paper_tables.published("recency_forcing")) == ["recency_forcing"]
 
 
 def test_mini_tables_say_what_they_are() -> None:

@@ -99,7 +99,9 @@ def test_a_budget_of_the_video_is_the_full_cache(
 @pytest.mark.parametrize("name", BOUNDED)
 def test_a_binding_budget_binds(model: Mini, full: Tensor, name: str) -> None:
     chunks = roll(model, name, tokens=BINDING)
-    assert max(chunk.summary["context_tokens_max"] for chunk in chunks) == BINDING
+    assert max(chunk.summary["context_tokens"] for chunk in chunks) == BINDING  # mean over heads
+    most = max(chunk.summary["context_tokens_max"] for chunk in chunks)
+    assert BINDING <= most <= policies.load(name).widest_head * BINDING
     made = latents(chunks)
     assert torch.equal(made[:, :9], full[:, :9])  # nothing was dropped before the fourth chunk
     assert not torch.equal(made, full)
@@ -195,7 +197,8 @@ def test_a_chunk_tells_its_place_and_its_time(model: Mini) -> None:
     assert [chunk.first_frame for chunk in chunks] == list(range(0, FRAMES, 3))
     for chunk in chunks:
         assert 0 < chunk.policy_seconds < chunk.seconds
-        assert len(chunk.summary["kept"][0]) == chunk.number + 1
+        assert list(chunk.summary["kept"][0])[-1] == chunk.number
+        assert set(chunk.summary["kept"][0]) <= set(range(chunk.number + 1))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ff_bench import pipeline, runs
+from ff_bench import pipeline, runs, traits
 from ff_bench.compose import compose
 from ff_bench.errors import UsageError
 from ff_bench.files import checkpoint_sha256
@@ -103,6 +103,14 @@ def test_ids_of_the_shipped_weights_stay(
     monkeypatch.setattr("ff_bench.config.checkpoint_sha256", checkpoint_sha256)
     spec = _spec(*words)
     assert (spec.video_id, spec.reference.video_id) == (own, reference)
+
+
+@pytest.mark.parametrize("name", traits.LATER)
+def test_fields_that_came_later_are_told_where_they_differ(name: str) -> None:
+    usual = traits.defaults(name)
+    assert {key: usual[key] for key in traits.LATER[name]} == traits.LATER[name]
+    assert not set(traits.told(name, usual)) & set(traits.LATER[name])
+    assert traits.told(name, usual | dict.fromkeys(traits.LATER[name], "other")).keys() == usual.keys()
 
 
 def test_native_of_the_embedded_model_is_no_second_video() -> None:

@@ -20,7 +20,7 @@ from ff_bench.verify import parts, rollouts, upstream
 from ff_bench.verify.finding import Finding, guarded
 from ff_bench.verify.rollouts import Made
 
-FAKE = '''
+FAKE = """
 import sys
 import torch
 
@@ -42,7 +42,7 @@ class CausalInferencePipeline(torch.nn.Module):
         assert noise.shape == (1, *answer["latents"].shape), noise.shape
         video = answer["pictures"].permute(0, 3, 1, 2)[None] / 255
         return video, answer["latents"][None]
-'''
+"""
 
 
 class Rehearsal:
@@ -203,7 +203,6 @@ def test_latents_that_are_no_video_fail(rehearsal) -> None:
     for latents in (torch.zeros_like(made.latents), made.latents / 0):
         (finding,) = rollouts.check_window(replace(made, latents=latents), "21 frames")
         assert finding.state == "FAIL"
-
 
 
 def test_cost_of_the_first_table(rehearsal) -> None:

@@ -26,9 +26,20 @@ CHUNK = 192
 
 def tiny_network(seed: int = 0) -> MiniNetwork:
     """Make a network whose every layer says something (a fresh one predicts zeros)."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = MiniNetwork(SIZE)
+        return _spoken(MiniNetwork(SIZE))
+
+
+def randomised(network: MiniNetwork, *, seed: int) -> MiniNetwork:
+    """Draw every layer of a network anew, so that each says something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _spoken(network)
+
+
+def _spoken(network: MiniNetwork) -> MiniNetwork:
+    with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, module.in_features**-0.5)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pickle
-import warnings
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ff_bench import weights
-from ff_bench.errors import Unavailable
+from ff_bench.errors import Unavailable, shown
+from ff_bench.metrics.networks import scripted
 
 State = dict[str, Tensor]
 """Tensors by the name of the parameter they fill; floating ones are float32."""
@@ -24,8 +26,14 @@ UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
+    SafetensorError,
 )
 """What reading a damaged or foreign file raises."""
 _SCRIPT = "constants.pkl"
@@ -53,7 +61,7 @@ def read(file: Path, *inside: str) -> State:
         Unavailable: where the file is cut short, not of this kind, or has no such key.
     """
     try:
-        return tensors(_scripted(file) if _is_script(file) else _pickled(file), *inside)
+        return tensors(scripted.state_of(file) if _is_script(file) else _pickled(file), *inside)
     except UNREADABLE as error:
         raise unreadable(file, error) from error
 
@@ -75,7 +83,9 @@ def tensors(found: Any, *inside: str) -> State:
 
 def unreadable(file: Path, error: Exception) -> Unavailable:
     """Build the error of a file that cannot be read."""
-    reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+    reason = shown((str(error) or type(error).__name__).splitlines()[0])[:160]
+    if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
+        reason = "it wants to run code when it is opened"
     return Unavailable(f"weights {file} cannot be read ({reason}): ff-bench weights verify")
 
 
@@ -99,14 +109,6 @@ def _is_script(file: Path) -> bool:
         return False
     with zipfile.ZipFile(file) as archive:
         return any(name.endswith(_SCRIPT) for name in archive.namelist())
-
-
-def _scripted(file: Path) -> Mapping[str, Tensor]:
-    """Read OpenAI's kind of file; its tensors are all that is used, no code of it runs."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        state: Mapping[str, Tensor] = torch.jit.load(str(file), map_location="cpu").state_dict()
-    return state
 
 
 def _pickled(file: Path) -> Any:

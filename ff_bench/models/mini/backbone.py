@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ff_bench.models.base import Attend, Decoder, Model
 from ff_bench.models.facts import ModelFacts, facts
+from ff_bench.models.mini.facts import command
 from ff_bench.models.mini.motion import GRID, Motion, token_features
-from ff_bench.models.mini.network import TOKEN_DIM, MiniNetwork, PromptIndices, Size, patchify, unpatchify
+from ff_bench.models.mini.network import TOKEN_DIM, MiniNetwork, Size, patchify, unpatchify
 from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, MiniPrompt
+from ff_bench.models.mini.recipe import RECIPES
 from ff_bench.models.mini.world import truth
 from ff_bench.models.schedule import Span, Turn, chunkwise
 from policies.base import Shape
@@ -41,16 +43,17 @@ class Mini(Model):
     Latent frames are (768, 8, 8): four pixel frames folded into channels, one 8 x 8 patch per position.
     """
 
-    def __init__(self, network: MiniNetwork, checkpoint: str) -> None:
+    def __init__(self, network: MiniNetwork, checkpoint: str, name: str = "mini") -> None:
         """Wrap a network.
 
         Args:
             network: of any size; moved to evaluation without gradients.
             checkpoint: sha256 of its weights.
+            name: of the checkpoint, as on the command line.
         """
         self.network = network.eval().requires_grad_(False)
         self.checkpoint = checkpoint
-        self.facts = shaped(facts("mini"), network.size)
+        self.facts = shaped(facts(name), network.size)
         self.shape = Shape(
             layers=network.size.depth,
             query_heads=network.size.heads,
@@ -79,7 +82,7 @@ class Mini(Model):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Parse B prompts and embed what they tell about looks."""
         parsed = [MiniPrompt.parse(prompt) for prompt in prompts]
-        tokens = self.network.prompt_tokens(PromptIndices.of(parsed, self.device).to(self.dtype))
+        tokens = self.network.prompt_tokens(self.network.read(parsed, self.device).to(self.dtype))
         return Conditioning(Motion.of(parsed, self.device), tokens)
 
     def denoise(
@@ -96,7 +99,9 @@ class Mini(Model):
         assert isinstance(conditioning, Conditioning), type(conditioning)
         batch, frames = latent.shape[:2]
         numbers = torch.arange(first_frame, first_frame + frames, device=latent.device).expand(batch, frames)
-        features = token_features(conditioning.motion, numbers).to(self.dtype)
+        features = None
+        if self.network.has_features:
+            features = token_features(conditioning.motion, numbers).to(self.dtype)
         tokens = latent.flatten(3).transpose(2, 3).flatten(1, 2).to(self.dtype)
         predicted = self.network(
             tokens, features, noise[:, :1], conditioning.tokens, attend, cache_only=cache_only
@@ -137,11 +142,18 @@ def shaped(known: ModelFacts, size: Size) -> ModelFacts:
     return replace(known, layers=size.depth, heads=size.heads, head_dim=size.head_dim)
 
 
-def load(files: Sequence[Path], *, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Mini:
+def load(
+    files: Sequence[Path],
+    *,
+    name: str = "mini",
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+) -> Mini:
     """Load the weights.
 
     Args:
         files: safetensors shards, float16.
+        name: of the checkpoint, as on the command line.
         device: where to.
         dtype: number format of weights and cache.
 
@@ -149,22 +161,22 @@ def load(files: Sequence[Path], *, device: torch.device | str, dtype: torch.dtyp
         FileNotFoundError: naming the file and the command that makes it.
         ValueError: where a shard is damaged, or holds other names or shapes than the network.
     """
-    weights, checkpoint = read_shards(files)
-    network = MiniNetwork(size_of(weights))
+    weights, checkpoint = read_shards(files, name)
+    network = MiniNetwork(size_of(weights, name), has_features=RECIPES[name].has_features)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
     if wrong:
         first = wrong[0]
         raise ValueError(
-            f"weights of the model 'mini' do not fit: {len(wrong)} tensors differ, the first is '{first}', "
+            f"weights of the model '{name}' do not fit: {len(wrong)} tensors differ, the first is '{first}', "
             f"expected {expected.get(first, 'none')}, found {found.get(first, 'none')}"
         )
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
-    return Mini(network.to(device=device, dtype=dtype), checkpoint)
+    network.load_state_dict({key: value.float() for key, value in weights.items()})
+    return Mini(network.to(device=device, dtype=dtype), checkpoint, name)
 
 
-def read_shards(files: Sequence[Path]) -> tuple[dict[str, Tensor], str]:
+def read_shards(files: Sequence[Path], name: str) -> tuple[dict[str, Tensor], str]:
     """Read safetensors shards in order.
 
     Returns:
@@ -179,19 +191,18 @@ def read_shards(files: Sequence[Path]) -> tuple[dict[str, Tensor], str]:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(
-                f"weights of the model 'mini' are missing: {file}; "
-                f"make them with 'python scripts/train_mini.py --out {file.parent}'"
+                f"weights of the model '{name}' are missing: {file}; make them with '{command(name)}'"
             )
         content = file.read_bytes()
         digest.update(content)
         try:
             weights |= read_tensors(content)
         except SafetensorError as error:
-            raise ValueError(f"weights of the model 'mini' are damaged: {file} ({error})") from None
+            raise ValueError(f"weights of the model '{name}' are damaged: {file} ({error})") from None
     return weights, digest.hexdigest()
 
 
-def size_of(weights: Mapping[str, Tensor]) -> Size:
+def size_of(weights: Mapping[str, Tensor], name: str) -> Size:
     """Read the dimensions off the tensors.
 
     Raises:
@@ -201,14 +212,14 @@ def size_of(weights: Mapping[str, Tensor]) -> Size:
         inner, head_dim = weights["blocks.0.out.weight"].shape[1], weights["blocks.0.query_norm"].shape[0]
         mlp, dim = weights["blocks.0.up.weight"].shape
         cross = weights["blocks.0.cross_query.weight"].shape[0]
-        depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+        depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
     except KeyError as error:
-        raise ValueError(f"weights of the model 'mini' do not fit: there is no tensor {error}") from None
+        raise ValueError(f"weights of the model '{name}' do not fit: there is no tensor {error}") from None
     except (ValueError, IndexError):
-        raise ValueError("weights of the model 'mini' do not fit: tensors of block 0 lack axes") from None
+        raise ValueError(f"weights of the model '{name}' do not fit: tensors of block 0 lack axes") from None
     if head_dim != ROPE.head_dim or inner % head_dim:
         raise ValueError(
-            f"weights of the model 'mini' do not fit: heads have {head_dim} channels of {inner}, "
+            f"weights of the model '{name}' do not fit: heads have {head_dim} channels of {inner}, "
             f"expected {ROPE.head_dim} each"
         )
     return Size(dim, depth, inner // head_dim, head_dim, mlp, cross)

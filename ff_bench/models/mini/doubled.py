@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ff_bench.models.mini.backbone import ROPE
 from ff_bench.models.mini.motion import GRID
-from ff_bench.models.mini.network import Attend, MiniNetwork, PromptIndices
+from ff_bench.models.mini.network import Attend, MiniNetwork
+from ff_bench.models.mini.prompt_indices import PromptIndices
 from ff_bench.models.mini.training import CHUNK_TOKENS
 
 FORWARD_TILE: Any = {"fwd_BLOCK_M": 128, "fwd_BLOCK_N": 64, "fwd_num_warps": 4, "fwd_num_stages": 2}
@@ -36,7 +37,7 @@ class Inputs:
     Attributes:
         clean: (B, N, TOKEN_DIM) the past.
         noisy: (B, N, TOKEN_DIM) the present.
-        features: (B, N, FEATURES) of both.
+        features: (B, N, FEATURES) of both; None for a network without.
         level: (B, C) noise level of the noisy half in [0, 1].
         indices: the prompts.
         angles: (B, N, head_dim / 2) of both.
@@ -46,7 +47,7 @@ class Inputs:
 
     clean: Tensor
     noisy: Tensor
-    features: Tensor
+    features: Tensor | None
     level: Tensor
     indices: PromptIndices
     angles: Tensor
@@ -54,20 +55,21 @@ class Inputs:
     recent: Tensor
 
 
-def predict(network: MiniNetwork, attention: Attention, *inputs: Tensor) -> Tensor:
+def predict(network: MiniNetwork, attention: Attention, features: Tensor | None, *inputs: Tensor) -> Tensor:
     """Predict x0 of the noisy half, (B, N, TOKEN_DIM); a plain function of tensors, so that it compiles.
 
     Args:
         network: the transformer.
         attention: over the doubled sequence.
-        *inputs: clean, noisy, features, level, angles, keep and recent of `Inputs`, then the prompt's tokens
-            (B, P, D).
+        features: of `Inputs`.
+        *inputs: clean, noisy, level, angles, keep and recent of `Inputs`, then the prompt's tokens (B, P, D).
     """
-    clean, noisy, features, level, angles, keep, recent, prompt = inputs
+    clean, noisy, level, angles, keep, recent, prompt = inputs
     doubled = torch.cat([clean, noisy], 1)
+    both = None if features is None else torch.cat([features, features], 1)
     levels = torch.cat([torch.zeros_like(level), level], 1)
     attend = attention(angles, keep, recent)
-    out: Tensor = network(doubled, torch.cat([features, features], 1), levels, prompt, attend)
+    out: Tensor = network(doubled, both, levels, prompt, attend)
     return out[:, clean.shape[1] :]
 
 

@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ff_bench.models.mini.motion import FEATURES, GRID, PATCH
+from ff_bench.models.mini.motion_numbers import MOTION_NUMBERS
 from ff_bench.models.mini.painting import VERSIONS
 from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, HUES, PALETTES, SPRITES, MiniPrompt
-from ff_bench.models.mini.world import HIDDEN
+from ff_bench.models.mini.prompt_indices import NUMBERS, PromptIndices
 
 TOKEN_DIM = FRAMES_PER_LATENT * 3 * PATCH * PATCH
-NUMBERS = ("sprite_radius", "sprite_reach_x", "sprite_reach_y", "swing")
-SCALES = (10.0, 80.0, 16.0, 100.0)
+MOTION_TOKENS = 4
+"""Prompt tokens that carry the motion where nothing else does."""
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -39,44 +40,6 @@ class Size:
     head_dim: int = 64
     mlp: int = 1792
     cross: int = 128
-
-
-@dataclass(frozen=True)
-class PromptIndices:
-    """Prompts as indices of embeddings.
-
-    Attributes:
-        palettes: (B, VERSIONS) int64.
-        shapes: (B,) int64, the last index where it is not told.
-        hues: (B,) int64, likewise.
-        numbers: (B, 4) float32, `NUMBERS` over `SCALES`.
-    """
-
-    palettes: Tensor
-    shapes: Tensor
-    hues: Tensor
-    numbers: Tensor
-
-    @classmethod
-    def of(cls, prompts: list[MiniPrompt], device: torch.device | str) -> PromptIndices:
-        """Read off what the prompts tell about looks and sizes."""
-        shapes = [HIDDEN if p.sprite is None else SPRITES.index(p.sprite) for p in prompts]
-        hues = [HIDDEN if p.hue is None else HUES.index(p.hue) for p in prompts]
-        numbers = [
-            [abs(getattr(p.motion(), name)) / scale for name, scale in zip(NUMBERS, SCALES, strict=True)]
-            for p in prompts
-        ]
-        palettes = [[p.palette_of(version) for version in range(VERSIONS)] for p in prompts]
-        return cls(
-            torch.tensor(palettes, device=device),
-            torch.tensor(shapes, device=device) % (len(SPRITES) + 1),
-            torch.tensor(hues, device=device) % (len(HUES) + 1),
-            torch.tensor(numbers, device=device),
-        )
-
-    def to(self, dtype: torch.dtype) -> PromptIndices:
-        """The same with its numbers in another format."""
-        return PromptIndices(self.palettes, self.shapes, self.hues, self.numbers.to(dtype))
 
 
 def patchify(video: Tensor) -> Tensor:
@@ -179,39 +142,64 @@ class Block(nn.Module):
 
 
 class MiniNetwork(nn.Module):
-    """The whole transformer, 13.6 M parameters at the default size."""
+    """The whole transformer, 13.6 M parameters at the default size.
 
-    def __init__(self, size: Size | None = None) -> None:
-        """Make and initialise every layer; None takes the default size."""
+    With features, every token is told where it looks, and the prompt tells looks and sizes. Without, a token
+    knows its place in the view (an embedding of row and column, alike for all frames and worlds), and all
+    motion comes from the prompt.
+    """
+
+    def __init__(self, size: Size | None = None, *, has_features: bool = True) -> None:
+        """Make and initialise every layer.
+
+        Args:
+            size: dimensions; None takes the default.
+            has_features: whether every token is told where it looks (`motion.token_features`).
+        """
         super().__init__()
         self.size = size = size or Size()
+        self.has_features = has_features
         self.patch = nn.Linear(TOKEN_DIM, size.dim)
-        self.feature = nn.Sequential(nn.Linear(FEATURES, 256), nn.GELU(), nn.Linear(256, size.dim))
+        if has_features:
+            self.feature = nn.Sequential(nn.Linear(FEATURES, 256), nn.GELU(), nn.Linear(256, size.dim))
+        else:
+            self.place = nn.Embedding(GRID * GRID, size.dim)
         self.time = nn.Sequential(nn.Linear(128, size.dim), nn.SiLU(), nn.Linear(size.dim, size.dim))
         self.level = nn.Linear(size.dim, 6 * size.dim)
         self.palette = nn.Embedding(PALETTES, size.dim)
         self.version = nn.Embedding(VERSIONS, size.dim)
         self.shape = nn.Embedding(len(SPRITES) + 1, size.dim)
         self.hue = nn.Embedding(len(HUES) + 1, size.dim)
-        self.number = nn.Linear(len(NUMBERS), size.dim)
+        if has_features:
+            self.number: nn.Module = nn.Linear(len(NUMBERS), size.dim)
+        else:
+            wide = nn.Linear(256, MOTION_TOKENS * size.dim)
+            self.number = nn.Sequential(nn.Linear(MOTION_NUMBERS, 256), nn.GELU(), wide)
         blocks = [Block(size) for _ in range(size.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.head_table = nn.Parameter(torch.zeros(2, size.dim))
         self.head = nn.Linear(size.dim, TOKEN_DIM)
         self._initialise(blocks)
 
+    def read(
+        self, prompts: list[MiniPrompt], device: torch.device | str, starts: Sequence[int] | None = None
+    ) -> PromptIndices:
+        """Read off the prompts what this network is told; `starts` as in `PromptIndices.of_clips`."""
+        if self.has_features:
+            return PromptIndices.of(prompts, device)
+        return PromptIndices.of_clips(prompts, device, starts)
+
     def prompt_tokens(self, indices: PromptIndices) -> Tensor:
-        """Embed prompts: (B, VERSIONS + 3, D)."""
+        """Embed prompts: (B, VERSIONS + 3, D), or (B, VERSIONS + 2 + MOTION_TOKENS, D) without features."""
         palettes = self.palette(indices.palettes) + self.version.weight
-        rest = torch.stack(
-            [self.shape(indices.shapes), self.hue(indices.hues), self.number(indices.numbers)], 1
-        )
-        return torch.cat([palettes, rest], 1)
+        looks = torch.stack([self.shape(indices.shapes), self.hue(indices.hues)], 1)
+        numbers = self.number(indices.numbers).unflatten(-1, (-1, self.size.dim))
+        return torch.cat([palettes, looks, numbers], 1)
 
     def forward(
         self,
         x: Tensor,
-        features: Tensor,
+        features: Tensor | None,
         noise: Tensor,
         prompt: Tensor,
         attend: Attend,
@@ -222,7 +210,7 @@ class MiniNetwork(nn.Module):
 
         Args:
             x: (B, N, TOKEN_DIM) noisy tokens of whole latent frames.
-            features: (B, N, FEATURES) from `motion.token_features`.
+            features: (B, N, FEATURES) from `motion.token_features`; None for a network without.
             noise: (B, G) noise level in [0, 1] of each of G equal groups of tokens.
             prompt: (B, P, D) from `prompt_tokens`.
             attend: self-attention, `(layer, queries, keys, values) -> (B, H, N, head_dim)`, all un-rotated.
@@ -231,7 +219,8 @@ class MiniNetwork(nn.Module):
         Returns:
             (B, N, TOKEN_DIM), the predicted x0; `x` where `cache_only`.
         """
-        hidden = self.patch(x) + self.feature(features)
+        hidden = self.patch(x)
+        hidden = hidden + self._told(hidden, features)
         embedded = self.time(_sinusoid(noise).to(x.dtype))
         levels = self.level(F.silu(embedded)).unflatten(-1, (6, self.size.dim))
         for layer, block in enumerate(self.blocks):
@@ -243,6 +232,14 @@ class MiniNetwork(nn.Module):
         shift, scale = (self.head_table + embedded[:, :, None]).to(hidden.dtype).unbind(2)
         predicted: Tensor = self.head(modulate(hidden, shift, scale))
         return predicted
+
+    def _told(self, x: Tensor, features: Tensor | None) -> Tensor:
+        """Embed what each token is told besides its content: (B, N, D), or (N, D) without features."""
+        if self.has_features:
+            assert features is not None
+            told: Tensor = self.feature(features)
+            return told
+        return self.place.weight.repeat(x.shape[1] // len(self.place.weight), 1).to(x.dtype)
 
     def _initialise(self, blocks: Sequence[Block]) -> None:
         for module in self.modules():

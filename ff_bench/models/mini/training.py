@@ -4,19 +4,23 @@ Teacher forcing with a doubled sequence: the clean past and the noisy present of
 under a block-causal mask (`doubled`). Three things make the model fit for a cache study: time gaps (chunks
 are contiguous runs spread over a long timeline, so that distances far beyond the sequence are seen), random
 visibility (context tokens are missing, as they are under a budget), and corrupted context (so that its own
-imperfect past does not throw it off).
+imperfect past does not throw it off). A checkpoint that is to be as brittle as real backbones are does
+without the first two (`recipe`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from ff_bench.models.mini.motion import Motion, token_features
-from ff_bench.models.mini.network import PromptIndices, patchify
+from ff_bench.models.mini.network import patchify
 from ff_bench.models.mini.prompt import CHUNK_FRAMES, FRAMES_PER_LATENT, HUES, PALETTES, SPRITES, MiniPrompt
 from ff_bench.models.mini.world import draw_appearance, render
 
@@ -37,9 +41,8 @@ class Batch:
         video: (B, T, 3, 64, 64) in [-1, 1], the exact picture.
         sprite: (B, T, 64, 64) its sprite's alpha.
         features: (B, N, FEATURES).
-        latent_frames: (B, 3 C) latent frame numbers.
+        latent_frames: (B, 3 C) latent frame numbers, which are the positions.
         places: (B, T, 64) what each screen column shows.
-        indices: the prompts.
     """
 
     video: Tensor
@@ -47,7 +50,6 @@ class Batch:
     features: Tensor
     latent_frames: Tensor
     places: Tensor
-    indices: PromptIndices
 
 
 def draw_prompts(count: int, generator: torch.Generator) -> list[MiniPrompt]:
@@ -99,16 +101,44 @@ def draw_chunks(batch: int, chunks: int, generator: torch.Generator) -> Tensor:
     return (torch.arange(chunks, device=device) + gaps.cumsum(1)).long()
 
 
-def draw_batch(prompts: list[MiniPrompt], chunk_numbers: Tensor, generator: torch.Generator) -> Batch:
-    """Render the sequences of `prompts` at `chunk_numbers` (B, C) on the generator's device."""
+def draw_starts(batch: int, generator: torch.Generator) -> list[int]:
+    """Draw the latent frames of the worlds at which clips begin: a third at 0, where rollouts begin.
+
+    The rest begin anywhere on the timeline, as clips are cut out of long footage; else a model of short clips
+    would never see an event, nor a swing but from its turning point.
+
+    Args:
+        batch: B clips.
+        generator: a CPU generator.
+    """
+    last = (TIMELINE - 1) * CHUNK_FRAMES
+    drawn = torch.randint(-(last // 2), last + 1, (batch,), generator=generator)
+    return [int(start) for start in drawn.clamp(min=0).tolist()]
+
+
+def draw_batch(
+    prompts: list[MiniPrompt],
+    chunk_numbers: Tensor,
+    generator: torch.Generator,
+    starts: Sequence[int] | None = None,
+) -> Batch:
+    """Render sequences.
+
+    Args:
+        prompts: B prompts.
+        chunk_numbers: (B, C) places of the chunks in their sequence.
+        generator: the result is on its device.
+        starts: latent frame of each world that has the position 0; None stands for 0.
+    """
     device = generator.device
     latent = (chunk_numbers[..., None] * CHUNK_FRAMES + torch.arange(CHUNK_FRAMES, device=device)).flatten(1)
+    shown = latent if starts is None else latent + torch.tensor(starts, device=device)[:, None]
     within = torch.arange(FRAMES_PER_LATENT, device=device)
-    times = (latent[..., None] * FRAMES_PER_LATENT + within).flatten(1)
+    times = (shown[..., None] * FRAMES_PER_LATENT + within).flatten(1)
     motion = Motion.of(prompts, device)
     video, sprite = render(motion, draw_appearance(prompts, generator), times)
-    features = token_features(motion, latent)
-    return Batch(video, sprite, features, latent, motion.places(times), PromptIndices.of(prompts, device))
+    features = token_features(motion, shown)
+    return Batch(video, sprite, features, latent, motion.places(times))
 
 
 def corrupt(video: Tensor, generator: torch.Generator) -> Tensor:
@@ -228,3 +258,16 @@ def _sprite_classes(sprite: Tensor) -> dict[str, Tensor]:
     just = torch.cat([never, present[:, :-1]], 1)
     kinds = {"sprite back": present & earlier & ~just, "sprite new": present & ~earlier}
     return {name: kind.repeat_interleave(CHUNK_TOKENS, 1) for name, kind in kinds.items()}
+
+
+def write_shards(network: nn.Module, folder: Path, name: str, parts: int = 2) -> None:
+    """Write float16 weights as `parts` safetensors of about the same size, `<name>-0000x-of-0000y`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().half().contiguous().cpu() for key, value in network.state_dict().items()}
+    total, done = sum(value.numel() for value in weights.values()), 0
+    shards: list[dict[str, Tensor]] = [{} for _ in range(parts)]
+    for key, value in weights.items():
+        shards[min(parts - 1, done * parts // total)][key] = value
+        done += value.numel()
+    for index, shard in enumerate(shards, 1):
+        save_file(shard, folder / f"{name}-{index:05d}-of-{parts:05d}.safetensors")

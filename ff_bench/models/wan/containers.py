@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ from ff_bench.errors import UsageError
 
 INDEX = "*.safetensors.index.json"
 STEM = "diffusion_pytorch_model"
+BROKEN = (
+    RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError,
+    struct.error,
+)  # fmt: skip
+"""What torch raises over a damaged file, by where the damage is."""
 
 
 def opened(path: Path) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def _pickle(path: Path) -> Any:
                 "alone, such as .safetensors"
             ) from None
         raise _damaged(path) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError):
+    except BROKEN:
         raise _damaged(path) from None
 
 

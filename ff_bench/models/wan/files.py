@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ff_bench.errors import UsageError
 from ff_bench.files import cache_folder as cache_folder
-from ff_bench.files import file_digest
+from ff_bench.files import file_digest, user_path
 from ff_bench.libraries import mend_torchvision
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def locate(source: Source, *, what: str, fetch: bool = False) -> Path:
         UsageError: where the library of the hub is missing, or the repository cannot be one.
     """
     if source.path is not None:
-        path = Path(source.path).expanduser()
+        path = user_path(source.path)
         if path.exists():
             return path
         hint = f"; get it with '{command(source)}' and name where it lies" if source.repo else ""

@@ -58,9 +58,7 @@ def read(path: Path) -> dict[str, LowRank]:
     if not sides:
         raise UsageError(f"{path} holds no low-rank update, but {', '.join(sorted(found)[:3])} ...")
     odd = sorted(
-        weight
-        for weight, pair in sides.items()
-        if len(pair) < 2 or len(pair["A"]) != pair["B"].shape[-1]
+        weight for weight, pair in sides.items() if len(pair) < 2 or len(pair["A"]) != pair["B"].shape[-1]
     )
     if odd:
         raise UsageError(

@@ -113,8 +113,9 @@ def test_videos_are_read_in_lockstep_and_once() -> None:
 
     video, full = video_of(frames), video_of(others, name="full", video_id="b")
     held = values_of("fidelity", video, full)
-    video, full = video_of(frames, footage=streamed(frames, 7)), video_of(
-        others, name="full", video_id="b", footage=streamed(others, 13)
+    video, full = (
+        video_of(frames, footage=streamed(frames, 7)),
+        video_of(others, name="full", video_id="b", footage=streamed(others, 13)),
     )
     assert values_of("fidelity", video, full) == held
     assert sorted(opened) == [7, 13]

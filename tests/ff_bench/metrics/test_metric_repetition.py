@@ -31,9 +31,7 @@ def pan(count: int, *, speed: int, blur: float, seed: int) -> np.ndarray:
 
 def test_distances_are_means_along_diagonals() -> None:
     features = np.random.default_rng(0).normal(3, 1, (40, 70))
-    expected = [
-        np.mean(np.sum((features[lag:] - features[: 40 - lag]) ** 2, axis=1)) for lag in range(40)
-    ]
+    expected = [np.mean(np.sum((features[lag:] - features[: 40 - lag]) ** 2, axis=1)) for lag in range(40)]
     np.testing.assert_allclose(distances(features), expected, atol=1e-9)
 
 

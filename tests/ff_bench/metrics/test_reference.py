@@ -74,7 +74,6 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
     monkeypatch.setenv(staging.ENVIRONMENT, str(python))
     monkeypatch.setenv(weights.FOLDER, str(tmp_path / "weights"))
 
-
     def tell(content: dict[str, Any]) -> None:
         told.write_text(json.dumps(content))
 
@@ -299,9 +298,7 @@ def test_missing_environment_is_told_before_a_video_is_written(monkeypatch: pyte
 
 def test_samples_are_the_same_bytes_everywhere() -> None:
     digests = {
-        group.name: [
-            frames_sha256(group.footage(number).frames)[:16] for number in range(len(group.samples))
-        ]
+        group.name: [frames_sha256(group.footage(number).frames)[:16] for number in range(len(group.samples))]
         for group in samples.GROUPS
     }
     assert digests == {

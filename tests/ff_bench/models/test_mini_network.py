@@ -13,13 +13,13 @@ from ff_bench.models.mini.motion import FEATURES, Motion, token_features
 from ff_bench.models.mini.network import (
     TOKEN_DIM,
     MiniNetwork,
-    PromptIndices,
     gated,
     modulate,
     patchify,
     unpatchify,
 )
 from ff_bench.models.mini.prompt import MiniPrompt
+from ff_bench.models.mini.prompt_indices import PromptIndices
 from policies.base import Budget, Protocol
 from policies.context import Context
 from policies.full import Full
@@ -99,7 +99,7 @@ def _doubled(inputs: Inputs) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]:
     network = tiny_network()
     prompt = network.prompt_tokens(inputs.indices)
     with torch.no_grad():
-        told = (inputs.clean, inputs.noisy, inputs.features, inputs.level)
+        told = (inputs.features, inputs.clean, inputs.noisy, inputs.level)
         out = predict(network, attention, *told, inputs.angles, inputs.keep, inputs.recent, prompt)
     return out, seen
 

@@ -124,6 +124,9 @@ def test_age_map_reads_the_traces(run_folder: Path) -> None:
     shares = kept_shares([{"kept": [1.0]}, {"kept": [0.5, 1.0]}])
     assert shares is not None
     np.testing.assert_array_equal(shares, [[1, np.nan], [0.5, 1]])
+    held = kept_shares([{"kept": {"0": 1.0}}, {"kept": {"0": 0.5, "1": 1.0}}, {"kept": {"2": 1.0}}])
+    assert held is not None
+    np.testing.assert_array_equal(held, [[1, np.nan, np.nan], [0.5, 1, np.nan], [0, 0, 1]])
     assert kept_shares([{"kept": None}]) is None
 
 

@@ -226,9 +226,7 @@ def test_texts_are_cut_at_32_tokens() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_viclip_needs_a_prompt_and_reads_each_once(
-    frames: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_viclip_needs_a_prompt_and_reads_each_once(frames: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     signal = viclip.ViClip(CPU)
     with pytest.raises(Unavailable, match="no prompt"):
         signal.measure(frames, fps=16.0, prompt=" ")

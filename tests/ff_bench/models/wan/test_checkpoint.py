@@ -306,9 +306,7 @@ def updates(rank: int = 4) -> dict[str, LowRank]:
     """Update every linear of every block, as the released one does."""
     generator = torch.Generator().manual_seed(5)
     linears = {
-        name: value.shape
-        for name, value in WEIGHTS.items()
-        if name.startswith("blocks.") and value.ndim == 2
+        name: value.shape for name, value in WEIGHTS.items() if name.startswith("blocks.") and value.ndim == 2
     }
     assert len(linears) == 10 * SIZE.layers
     return {

@@ -73,4 +73,5 @@ def test_no_value_is_asked_for_while_a_chunk_is_made(name: str, changes: dict[st
             run.draw_ahead(turns[turn.number + 1 : turn.number + 2])
             assert latents.shape == (1, 3, 16, 6, 8) and latents.is_meta
     if not policies.load(name).is_full and name != "recompute":
-        assert context.caches[0].size == 7 * TOKENS
+        held = context.caches[0].held
+        assert sum(held) == len(held) * 7 * TOKENS  # heads may differ
