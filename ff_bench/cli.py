@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     farewell = Farewell(f"ff-bench: interrupted; {_go_on(words)}")
     try:
-        with promptly(farewell):
+        with promptly(farewell, is_guest=argv is not None):
             code = _dispatch(words)
     except KeyboardInterrupt:
         farewell.say()

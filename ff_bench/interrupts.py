@@ -27,6 +27,7 @@ class Farewell:
         self._sentence = sentence
         self._signal: int | None = None
         self._is_said = False
+        self._is_over = threading.Event()
 
     @property
     def is_due(self) -> bool:
@@ -72,17 +73,27 @@ class Farewell:
                 return
             if heard[0] in ENDING:
                 break
-        threading.Event().wait(PATIENCE)
-        self._signal = heard[0]
-        self.leave()
+        if not self._is_over.wait(PATIENCE):
+            self._signal = heard[0]
+            self.leave()
+        else:
+            os.close(reader)
+
+    def stand_down(self) -> None:
+        """End the watch: the command line is over, and the process goes on with something else."""
+        self._is_over.set()
 
 
 @contextmanager
-def promptly(farewell: Farewell) -> Iterator[None]:
+def promptly(farewell: Farewell, *, is_guest: bool = False) -> Iterator[None]:
     """Let SIGINT and SIGTERM raise KeyboardInterrupt here, and end the process where that does not help.
 
     A signal that was ignored before, as in the background of a shell, stays ignored. Outside the main thread,
     which alone may set handlers, everything stays as it is.
+
+    Args:
+        farewell: what is said.
+        is_guest: the process goes on after this: nothing ends it once the block is left.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -101,4 +112,6 @@ def promptly(farewell: Farewell) -> Iterator[None]:
         signal.set_wakeup_fd(wakeup)
         for number in chosen:
             signal.signal(number, before[number])
+        if is_guest:
+            farewell.stand_down()
         os.close(writer)  # a watcher that has heard nothing ends here, one that has does not read any more

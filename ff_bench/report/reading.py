@@ -75,6 +75,8 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
 def _check_places(rows: pd.DataFrame) -> None:
     """Refuse two videos of one policy, budget, prompt and seed, of which a table would show one."""
     own = rows[(rows["checkpoint"].astype(str) != FOREIGN) & ~rows["policy"].isin(traits.FULL)]
+    if own.empty:
+        return
     own = own.assign(device=own["device"].fillna("").astype(str).str.partition(":")[0])
     own = own[(own["status"] == "ok") & (own["device"] != "")]
     if own.empty:

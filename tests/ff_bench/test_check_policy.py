@@ -208,7 +208,7 @@ def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path, parts: dict[str, 
 
 def test_a_file_that_ends_the_process_is_one_sentence(tmp_path: Path) -> None:
     path = written(tmp_path, above="raise SystemExit(0)")
-    with pytest.raises(ValueError, match="cannot be made: SystemExit"):
+    with pytest.raises(ValueError, match="cannot be imported: SystemExit"):
         list(examination.examine([f"policy={path}"]))
 
 

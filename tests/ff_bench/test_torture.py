@@ -63,6 +63,25 @@ def test_a_command_that_keeps_the_interrupt_for_itself_ends_all_the_same(
     assert told.count("go on with the same command: ff-bench policy=h2o") == 1
 
 
+_GUEST = """
+import os, signal, time
+from ff_bench import cli, commands, interrupts
+interrupts.PATIENCE = 0.2
+commands.dispatch = lambda words: os.kill(os.getpid(), signal.SIGINT) or time.sleep(30)
+code = cli.main(["ls"])
+time.sleep(0.6)
+print("alive", code)
+"""
+"""A program that runs a command line, which is interrupted, and goes on."""
+
+
+def test_a_program_that_called_a_command_line_lives_on_after_its_interrupt() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _GUEST], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive 130\n")
+
+
 def test_an_interrupt_that_a_library_has_kept_is_said_in_the_end(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
