@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -15,6 +16,9 @@ import ff_bench
 from ff_bench import config, records, runs, video
 from ff_bench.config import RunConfig
 from ff_bench.runs import VideoSpec
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # tests that run in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
