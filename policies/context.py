@@ -7,7 +7,6 @@ place where positions, attention, observation and compression meet in their fixe
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -390,13 +389,16 @@ class Context:
         Chunks of which nothing is held are left out: what a bounded cache tells does not grow with the video.
         """
         whole = self.shape.chunk_tokens * self.shape.layers * self.shape.heads
-        counts: list[Counter[int]] = [Counter() for _ in range(self.batch)]
-        video = torch.arange(self.batch, device=self.device)[:, None, None] * NOTHING
-        for cache in self.caches:
-            places = (cache.tokens // self.shape.chunk_tokens + video)[cache.tokens < NOTHING]
-            for place, count in zip(*(x.tolist() for x in places.unique(return_counts=True)), strict=True):
-                counts[place // NOTHING][place % NOTHING] += count
-        return [{chunk: round(held / whole, 5) for chunk, held in sorted(one.items())} for one in counts]
+        tokens = torch.cat([cache.tokens.flatten(1) for cache in self.caches], 1)  # (B, slots of all layers)
+        chunks = torch.where(tokens < NOTHING, tokens // self.shape.chunk_tokens + 1, 0)  # 0: nothing held
+        videos = torch.arange(self.batch, device=self.device)[:, None] * NOTHING
+        shares: list[dict[int, float]] = [{} for _ in range(self.batch)]
+        found = (chunks + videos).unique(return_counts=True)
+        for place, count in zip(*(x.tolist() for x in found), strict=True):  # in order of video and chunk
+            video, chunk = divmod(place, NOTHING)
+            if chunk:
+                shares[video][chunk - 1] = round(count / whole, 5)
+        return shares
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

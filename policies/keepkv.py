@@ -10,8 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policies import affine, merging
-from policies.attention import mass
+from policies import affine, history, merging
 from policies.base import Pass, Policy
 from policies.cache import LayerCache
 from policies.selection import rest
@@ -64,12 +63,7 @@ class KeepKV(Policy):
         """Move each slot's average towards the attention of this pass; a new slot begins with it."""
         if self.budget.tokens is None:
             return
-        protocol = self.protocol
-        received = mass(
-            step.rotated_queries, cache.staged_keys,
-            context=cache.size, denominator=protocol.denominator, stride=protocol.query_stride,
-            log_mass=cache.bias, log_sum=step.log_sum if protocol.denominator == "all" else None,
-        ) / step.queries.shape[2]  # fmt: skip
+        received = history.of_pass(cache, step, self.protocol) / step.queries.shape[2]
         average = cache.staged_state(_AVERAGE)[:, :, : received.shape[2]]
         average.copy_(torch.where(average < 0, received, torch.lerp(received, average, self.decay)))
 

@@ -11,6 +11,7 @@ from ff_bench import check_policy_command, checks
 from ff_bench.compose import compose
 from ff_bench.config import RunConfig
 from ff_bench.errors import UsageError, out_of_range
+from ff_bench.files import user_path
 
 RIVALS = ("full", "random", "sliding_window", "attention_sink", "h2o", "future_forcing", "working_set")
 """Policies that every policy is compared with; the last is the best known here."""
@@ -63,8 +64,8 @@ def read(words: Sequence[str]) -> Request:
         )
     if label in ("full", "native"):
         raise UsageError(f"policy={label} is not allowed: it is what the others are measured against")
-    runs_dir = Path(own.get("runs_dir", "runs")).expanduser()
-    out = Path(own["out"]).expanduser() if "out" in own else runs_dir / "challenges" / label
+    runs_dir = user_path(own.get("runs_dir", "runs"))
+    out = user_path(own["out"]) if "out" in own else runs_dir / "challenges" / label
     if out.exists() and not out.is_dir():
         raise out_of_range("out", str(out), "a directory")
     rivals = tuple(rival for rival in RIVALS if rival != label and rival in policies.POLICIES)
