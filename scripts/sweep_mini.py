@@ -9,7 +9,8 @@ memory. Full-cache videos come first, as others are compared with them.
 
 JOBS are text files: one job a line, written as the overrides of `ff-bench`; `#` begins a comment. Jobs are
 cut into batches, which are taken in their order; the table is written anew every minute and when `--seconds`
-are over: what is unfinished then is dropped and named. The last line of the output is one JSON document.
+are over: what is unfinished then is dropped and named. A table that is there already is gone on with: batches
+whose videos it has are left out. The last line of the output is one JSON document.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ff_bench import generate, metrics, prefixes, records, runs, score
@@ -53,6 +55,7 @@ class Job:
     words: tuple[str, ...]
     prefix_frames: int
     videos: tuple[int, ...]
+    ids: tuple[str, ...]
     is_full: bool
 
 
@@ -85,8 +88,12 @@ def main() -> None:
             sweep = _Sweep(pool, options.out, time.monotonic() + options.seconds)
             jobs = [job for found in pool.imap(_split, words, chunksize=4) for job in found]
             print(f"{len(words)} jobs, {len(jobs)} batches, {count} processes", flush=True)
-            for is_full in (True, False):  # whose frames the others need
-                sweep.run([job for job in jobs if job.is_full == is_full])
+            jobs = [job for job in jobs if not sweep.has(job)]
+            if "fidelity" not in options.families:
+                sweep.run(jobs)
+            else:  # the others are compared with the frames of full videos
+                for is_full in (True, False):
+                    sweep.run([job for job in jobs if job.is_full == is_full])
             pool.terminate()
     sweep.write()
     print(json.dumps(sweep.summary()))
@@ -98,9 +105,14 @@ class _Sweep:
     def __init__(self, pool: multiprocessing.pool.Pool, out: Path, deadline: float) -> None:
         self.pool, self.out, self.deadline = pool, out, deadline
         self.began = self.written = time.monotonic()
+        self.before = records.read_table(out) if out.is_file() else records.frame([])
         self.rows: list[dict[str, Any]] = []
         self.failures: list[str] = []
         self.left: list[str] = []
+
+    def has(self, job: Job) -> bool:
+        """Say whether the table had every video of a batch before."""
+        return set(job.ids) <= set(self.before["video_id"])
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run batches until all are done or the time is over."""
@@ -121,7 +133,10 @@ class _Sweep:
 
     def write(self) -> None:
         """Write the table by a temporary name and rename."""
-        table = records.frame(sorted(self.rows, key=lambda row: (row["video_id"], row["metric"])))
+        made = records.frame(sorted(self.rows, key=lambda row: (row["video_id"], row["metric"])))
+        tables = [table for table in (self.before, made) if len(table)]
+        table = pd.concat(tables, ignore_index=True) if tables else made
+        table = table.drop_duplicates(["video_id", "metric"], keep="last")
         texts = [name for name in table.columns if table[name].dtype == object]
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with runs.temporary(self.out) as part:
@@ -176,12 +191,14 @@ def _split(words: tuple[str, ...]) -> list[Job]:
     """Cut a job into batches whose videos have one prefix length."""
     config = _config(words)
     groups: dict[int, list[int]] = {}
-    for number, spec in enumerate(runs.videos(config)):
+    every = runs.videos(config)
+    for number, spec in enumerate(every):
         groups.setdefault(prefixes.length(config, spec.prompt), []).append(number)
     return [
-        Job(words, frames, tuple(videos[start : start + config.batch]), config.policy.is_full)
+        Job(words, frames, part, tuple(every[number].video_id for number in part), config.policy.is_full)
         for frames, videos in groups.items()
         for start in range(0, len(videos), config.batch)
+        for part in [tuple(videos[start : start + config.batch])]
     ]
 
 
