@@ -116,13 +116,16 @@ def _count(results: Sequence[Result]) -> str:
 
 
 def _replay(asked: Request, made: Made) -> None:
+    from ff_bench import errors
     from ff_bench.challenge import replaying
 
     try:
         made.replayed = replaying.replay(asked, asked.out)
-    except ValueError as error:  # a policy's own sentence: it does not fit what was recorded
-        made.no_replay = str(error)
-        print(f"no replay: {error}")
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a ValueError is a policy's own sentence: it does not fit what was recorded
+        made.no_replay = str(error) if isinstance(error, ValueError) else errors.told(error)
+        print(f"no replay: {made.no_replay}")
 
 
 def _make(asked: Request, every: Sequence[Step], made: Made, began: float) -> None:
@@ -151,7 +154,7 @@ def _make(asked: Request, every: Sequence[Step], made: Made, began: float) -> No
 
 def _write(asked: Request, every: Sequence[Step], made: Made) -> tuple[Path, str]:
     """Write the page; of a policy that cannot run it has the properties alone."""
-    from ff_bench import records, report, runs
+    from ff_bench import files, records, report, runs
     from ff_bench.challenge import front, plan, verdict
     from ff_bench.report.page import write_page
 
@@ -160,7 +163,8 @@ def _write(asked: Request, every: Sequence[Step], made: Made) -> tuple[Path, str
     }
     folders = [folder for folder in specs if folder.is_dir()]
     rows = records.table(folders)
-    found = verdict.compare(rows, asked.label) if len(rows) else []
+    is_there = len(rows) > 0 and asked.label in set(rows["policy"])  # not where all of its videos failed
+    found = verdict.compare(rows, asked.label) if is_there else []
     told = verdict.sentence(found, asked.label)
     if not made.steps:
         told = f"{asked.label} cannot be compared: {next(one.reason for one in made.results if one.reason)}."
@@ -172,5 +176,8 @@ def _write(asked: Request, every: Sequence[Step], made: Made) -> tuple[Path, str
     )  # fmt: skip
     asked.out.mkdir(parents=True, exist_ok=True)
     if len(rows):
-        return report.make(folders, asked.out, baseline=asked.label, front=first).paths[0], told
-    return write_page(asked.out, [], {}, shown={}, front=first), told
+        baseline = asked.label if is_there else "full"
+        return report.make(folders, asked.out, baseline=baseline, front=first).paths[0], told
+    page = write_page(asked.out, [], {}, shown={}, front=first)
+    files.sweep_up(asked.out, deep=False)
+    return page, told

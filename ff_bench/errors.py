@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 LONGEST, HALF = 3000, 1400
 """Signs of a sentence; of a longer one, which quotes a word without end, the two ends are told."""
+POLICY_FILE = "policy_file_"
+"""What names of modules begin with that are files of policies."""
 LONGEST_WORD = 200
 """Signs of a word that a near one is looked for: the time grows with their square."""
 
@@ -88,6 +92,27 @@ def shown(value: object) -> str:
         return "[" + ",".join(shown(item) for item in value) + "]"
     text = printable(str(value))
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def told(error: BaseException) -> str:
+    """Name an error and what it says in one line, whatever an object of the user's says of itself."""
+    try:
+        says = str(error)
+    except Exception:
+        says = "it cannot say why"
+    line = printable(" ".join(f"{type(error).__name__}: {says}{_place(error)}".split()))
+    return line if len(line) <= LONGEST else f"{line[:HALF]} ... {line[-HALF:]}"
+
+
+def _place(error: BaseException) -> str:
+    """Name the line of a policy file that an error came through last; empty for all other errors."""
+    frames = traceback.walk_tb(error.__traceback__)
+    places = [
+        f" ({Path(frame.f_code.co_filename).name}, line {line})"
+        for frame, line in frames
+        if str(frame.f_globals.get("__name__", "")).startswith(POLICY_FILE)
+    ]
+    return places[-1] if places else ""
 
 
 def printable(text: str) -> str:

@@ -66,6 +66,8 @@ class Foreign:
     @cached_property
     def file_sha256(self) -> str:
         """Digest of the bytes of the file; empty where it cannot be read."""
+        if not self.path.is_file():  # a pipe would be waited for, a device has no end
+            return ""
         try:
             return files.file_digest(self.path)
         except (OSError, UnicodeError):

@@ -87,7 +87,11 @@ def _rows(path: Path) -> list[dict[str, object]]:
 
 def _csv_rows(content: str) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for row in csv.DictReader(io.StringIO(content, newline=""), strict=True):
+    found = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    head = [name.strip() for name in found.fieldnames or ()]
+    if len(set(head)) < len(head):
+        raise ValueError("a column is there twice")
+    for row in found:
         if None in row:
             raise ValueError(f"row {len(rows) + 1} has more cells than the head")
         rows.append({str(name).strip(): cell for name, cell in row.items()})
@@ -155,8 +159,8 @@ def _text(where: str, cells: Mapping[str, object], name: str) -> str | None:
     if cell is None:
         return None
     text = str(cell).strip()
-    if any(unicodedata.category(letter) == "Cc" for letter in text):
-        raise UsageError(f"{where}: {name} holds control characters")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise UsageError(f"{where}: {name} holds control characters or half a letter")
     return text
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ff_bench import files, metrics, records, runs, work
 from ff_bench.bars import Progress, Silent
 from ff_bench.config import RunConfig, texts
-from ff_bench.errors import UsageError
+from ff_bench.errors import UsageError, told
 from ff_bench.queue import crew
 from ff_bench.queue.slots import Slots, devices_for, for_workers
 from ff_bench.report_options import Asked
@@ -177,6 +177,8 @@ def check_policy(config: RunConfig) -> None:
         make_policy(config).check(make_protocol(config))
     except (ValueError, TypeError) as error:
         raise UsageError(f"policy={config.policy.label}: {error}") from None
+    except (Exception, SystemExit) as error:  # a policy of the user's may raise anything
+        raise UsageError(f"policy={config.policy.label}: {told(error)}") from None
 
 
 def device_of(device: str) -> str:
@@ -217,13 +219,13 @@ def finish(
         made = report.make(folders, out)
         observer.reported(made.paths)
         page, summary = made.paths[0], made.summary
-    _sweep_up(configs, specs, page)
+    _sweep_up(configs, specs)
     return Outcome(rows=rows, failures=tuple(failures), tables=tuple(tables), report=page, summary=summary)
 
 
-def _sweep_up(configs: Sequence[RunConfig], specs: Sequence[VideoSpec], page: Path | None) -> None:
+def _sweep_up(configs: Sequence[RunConfig], specs: Sequence[VideoSpec]) -> None:
     """Remove what processes that were killed have left half-written in the folders of a run."""
-    deep = [spec.folder for spec in specs] + ([page.parent] if page else [])
+    deep = [spec.folder for spec in specs]
     deep += [config.runs_dir / config.model.name / runs.PREFIXES for config in configs]
     for folder in dict.fromkeys(deep):
         files.sweep_up(folder)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ff_bench import runs, starts
+from ff_bench import files, runs, starts
 from ff_bench.config import RunConfig
 from ff_bench.errors import UsageError
 from ff_bench.models.base import Model
@@ -68,6 +68,7 @@ def latents(model: Model, config: RunConfig, group: Sequence[VideoSpec], frames:
             made = _first_laps(model, config, group, frames)
             for folder, one in zip(folders, made, strict=True):
                 if not (folder / FILE).is_file():
+                    files.sweep_up(folder, deep=False)
                     with runs.temporary(folder / FILE) as part:
                         part.write_bytes(save({"latents": one.contiguous()}))
     return torch.stack([load_file(folder / FILE)["latents"] for folder in folders])

@@ -17,6 +17,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from ff_bench import video_kinds
+
 SLOWEST, FASTEST = 1, 1000
 """Frames per second: below, metrics have no frame in every second; above, the file's clock is broken."""
 LATE = Fraction(3, 4)
@@ -26,8 +28,6 @@ LATE_SOUND = Fraction(1, 10)
 UNEVEN = Fraction(1, 20)
 """Share of a frame's time by which a steady rate may be off at a frame, beside ticks of the file's clock."""
 TS_PACKET, GIF_END = 188, b";"
-LOCAL = {"protocol_whitelist": "file"}
-"""A file that names others, such as a playlist, must not make us fetch them."""
 
 
 class Broken(ValueError):
@@ -67,12 +67,14 @@ class _Seen:
 
     Attributes:
         times: Of the frames, in ticks of the stream; None where a frame has no time.
+        latest: Time of the last frame that has one.
         packets: Packets of the video.
         own_end: Seconds at which the last packet of the video ends.
         end: Seconds at which the last packet of any stream ends.
     """
 
     times: list[int | None] = field(default_factory=list)
+    latest: int | None = None
     packets: int = 0
     own_end: Fraction = Fraction(0)
     end: Fraction = Fraction(0)
@@ -120,11 +122,21 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
     if not str(path).isprintable() and "\ufffd" in os.fsencode(path).decode(errors="replace"):
         raise Broken("its path is not UTF-8: rename it")
     if not path.is_file():
-        raise Broken("there is no such file")
+        raise Broken("it is no plain file" if path.exists() else "there is no such file")
     if not path.stat().st_size:
         raise Broken("the file is empty")
     try:
-        container = av.open(str(path), options=LOCAL)
+        fault = video_kinds.header_fault(path)
+    except OSError as error:
+        fault = f"it cannot be read ({_words(error)})"
+    if fault:
+        raise Broken(fault)
+    try:
+        container = av.open(str(path), options=video_kinds.VIDEOS)
+    except av.ArgumentError:
+        raise Broken(
+            "it is no container of videos such as .mp4, but a list, a picture or a bare stream"
+        ) from None
     except (av.FFmpegError, ValueError) as error:
         cut = ", perhaps since it breaks off before its index" if _is_mp4(path) else ""
         raise Broken(f"it cannot be read as a video ({_words(error)}){cut}") from None
@@ -135,8 +147,18 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
             raise Broken(f"it holds no video ({_kinds(container)})")
         if streams[0].codec_context is None:
             raise Broken("no decoder for its video is here")
+        _check_size(streams[0].width, streams[0].height)
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
+
+
+def _check_size(width: int, height: int) -> tuple[int, int]:
+    """Return height and width, which a machine must be able to hold."""
+    if width * height > video_kinds.LARGEST_PIXELS:
+        raise Broken(
+            f"its frames have {width} x {height} pixels, allowed are {video_kinds.LARGEST_PIXELS} at most"
+        )
+    return height, width
 
 
 def _decode(
@@ -148,11 +170,14 @@ def _decode(
         for packet in container.demux():
             _note(packet, stream, seen)
             for frame in stream.decode(packet) if packet.stream.index == stream.index else ():
-                size = size if seen.times else (frame.height, frame.width)
+                size = size if seen.times else _check_size(frame.width, frame.height)
                 if (frame.height, frame.width) != size:
                     raise Broken(f"the size changes after {len(seen.times)} frames")
                 if frame.is_corrupt:
                     raise Broken(f"it is damaged after {len(seen.times)} frames")
+                if frame.pts is not None and seen.latest is not None and frame.pts < seen.latest:
+                    raise Broken(f"its clock goes back after {len(seen.times)} frames")
+                seen.latest = seen.latest if frame.pts is None else frame.pts
                 seen.times.append(frame.pts)
                 yield converter.reformat(frame, format="rgb24").to_ndarray()
     except av.FFmpegError as error:

@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import parent_process
 
 PARENT_DEATH_SIGNAL = 1
@@ -22,3 +24,16 @@ def follow_parent() -> None:
         parent = parent_process()
         if parent is not None and os.getppid() != parent.pid:  # it was gone before
             os._exit(1)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Start a process that never sees Ctrl-C; one that comes meanwhile reaches this process afterwards.
+
+    A child that heard of it while it imports would print where it was.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

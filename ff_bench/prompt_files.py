@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ff_bench.errors import UsageError, shown
 from ff_bench.files import user_path
@@ -103,12 +104,26 @@ def _csv_rows(value: str, content: str) -> list[dict[str, object]]:
         rows: list[dict[str, object]] = [dict(row) for row in found]
     except csv.Error as error:
         raise UsageError(f"prompts={value} is not allowed: not a CSV file ({error})") from None
+    _check_cells(value, found.fieldnames or (), rows)
     for key in ("switch", "start"):
         if any(row.pop(key, None) for row in rows):
             raise UsageError(
                 f"prompts={value} is not allowed: '{key}' cannot stand in a .csv file, write .jsonl"
             )
     return rows
+
+
+def _check_cells(value: str, head: Sequence[str], rows: Sequence[Mapping[Any, object]]) -> None:
+    """Refuse cells whose column is not clear: a comma in a prompt without quotes would cut it short."""
+    for place, row in enumerate(rows, start=1):
+        if None in row:
+            raise UsageError(
+                f"prompts={value} is not allowed: row {place} has more cells than the head has columns; "
+                "texts with a comma stand in double quotes"
+            )
+    for name in head:
+        if list(head).count(name) > 1:
+            raise UsageError(f"prompts={value} is not allowed: it has two columns '{shown(name)}'")
 
 
 def _json_rows(value: str, content: str) -> list[dict[str, object]]:
@@ -195,5 +210,8 @@ def _file_sha256(value: str, where: str, path: Path) -> str:
 
 
 def _check_signs(value: str, where: str, texts: Sequence[str]) -> None:
-    if any(unicodedata.category(letter) == "Cc" for text in texts for letter in text):
+    kinds = {unicodedata.category(letter) for text in texts for letter in text}
+    if "Cc" in kinds:
         raise UsageError(f"prompts={value} is not allowed: {where} holds control characters")
+    if "Cs" in kinds:
+        raise UsageError(f"prompts={value} is not allowed: {where} holds half a letter (\\ud800)")

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ff_bench import __version__, masking, runs, seals
+from ff_bench import __version__, csv_shape, masking, row_cells, runs, seals
 from ff_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -155,7 +155,12 @@ def read_table(path: Path) -> pandas.DataFrame:
     import pandas
 
     try:
-        found = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+        wrong = csv_shape.fault(path, COLUMNS) if path.suffix == ".csv" else ""
+        if wrong:
+            raise UsageError(f"RUNS={path} is not allowed: {wrong}, give rows of ff-bench")
+        found = pandas.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         raise UsageError(f"RUNS={path} is not allowed: it cannot be read as a table ({error})") from None
     found.columns = found.columns.map(str)
@@ -164,25 +169,20 @@ def read_table(path: Path) -> pandas.DataFrame:
         raise UsageError(f"RUNS={path} is not allowed: it has no column {missing[0]}, give rows of ff-bench")
     if not (found["schema"] == SCHEMA).all():
         raise UsageError(f"RUNS={path} is not allowed: its rows are not of schema {SCHEMA}")
-    wrong = _wrong_cells(found)
+    wrong = row_cells.wrong(found, STATUSES)
     if wrong:
         raise UsageError(f"RUNS={path} is not allowed: {wrong}")
-    return found.reindex(columns=[*COLUMNS, *PROVENANCE])
+    even = found.reindex(columns=[*COLUMNS, *PROVENANCE])
+    empty = [name for name in even if name not in row_cells.COUNTED and even[name].isna().all()]
+    return even.astype(dict.fromkeys(empty, object))  # of numbers, where a column of words is empty
 
 
-def _wrong_cells(found: pandas.DataFrame) -> str:
-    """Say what in a table of another machine is no row of ours; empty where all is."""
-    import numpy
+def _read_csv(path: Path) -> pandas.DataFrame:
+    """Read a table whose words stay words: an id of digits is no number, a policy called `null` is there."""
     import pandas
 
-    for name in ("value", "t0", "t1", "budget_tokens", "version", "clip", "frames", "seed"):
-        numbers = pandas.to_numeric(found[name], errors="coerce").astype(float)
-        if (numbers.isna() & found[name].notna()).any() or numpy.isinf(numbers).any():
-            return f"column {name} holds what is no finite number"
-    if not found["status"].isin(STATUSES).all():
-        return f"column status must be one of {', '.join(STATUSES)}"
-    told = found["value"].notna() == (found["status"] == "ok")
-    return "" if told.all() else "a row has a value where its status is ok, and only there; not so here"
+    texts = dict.fromkeys((name for name in COLUMNS if name not in row_cells.NUMBERS), str)
+    return pandas.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:

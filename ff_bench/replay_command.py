@@ -41,12 +41,12 @@ def _run(words: Sequence[str]) -> int:
     print(told, flush=True)
     rows, overlap = _replay(asked)
 
-    from ff_bench import records
+    from ff_bench import files, records
     from ff_bench.analysis import replay_figure, replay_text
     from ff_bench.report.style import paper_style, save
 
     tables = records.write_tables(rows, asked.out)
-    overlap.to_csv(asked.out / "overlap.csv", index=False)
+    files.write_atomically(asked.out / "overlap.csv", overlap.to_csv(index=False))
     facts = asked.full.facts
     seconds = facts.chunk_frames * facts.temporal_stride / facts.fps
     figures = []
@@ -57,6 +57,7 @@ def _run(words: Sequence[str]) -> int:
             figures += save(drawn, asked.out / f"replay-b{tokens:g}")[:1]
     print(f"\n{replay_text.to_terminal(rows, overlap)}")
     predicted = _predict(asked, rows, figures) if asked.rows else {}
+    files.sweep_up(asked.out, deep=False)
     print("\n" + "\n".join([f"rows    {tables[0]}", *(f"figure  {path}" for path in figures)]))
     document: dict[str, Any] = {
         "videos": int(rows[["prompt_id", "seed"]].drop_duplicates().shape[0]),
@@ -116,7 +117,7 @@ def _predict(asked: Request, rows: pd.DataFrame, figures: list[Path]) -> dict[st
     Returns:
         Measure -> its rank correlations, for the last line.
     """
-    from ff_bench import metrics, records
+    from ff_bench import files, metrics, records
     from ff_bench.analysis import prediction, replay, replay_figure, replay_text
     from ff_bench.report.style import paper_style, save
 
@@ -131,7 +132,7 @@ def _predict(asked: Request, rows: pd.DataFrame, figures: list[Path]) -> dict[st
     shown = [one for one in told if one is not None]
     measure = metrics.measure(asked.metric)
     label = f"{measure.label or asked.metric} ({measure.unit})" if measure else asked.metric
-    joined.to_csv(asked.out / "points.csv", index=False)
+    files.write_atomically(asked.out / "points.csv", joined.to_csv(index=False))
     with paper_style():
         drawn = replay_figure.scatter(joined, shown, label=label)
         figures += save(drawn, asked.out / "predicts")[:1]

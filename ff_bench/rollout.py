@@ -285,9 +285,7 @@ def _check_sound(context: Context, take: Take, where: str) -> None:
     """Raise where keys, values or scores of the chunk are no numbers: a policy would choose by them."""
     fault = context.soundness.fault()
     if fault is not None:
-        raise FloatingPointError(
-            f"{fault.what} of layer {fault.layer} are not finite in {where}: {_told(take, fault.videos)}"
-        )
+        raise FloatingPointError(f"{fault.told} in {where}: {_told(take, fault.videos)}")
 
 
 def _told(take: Take, places: Sequence[int]) -> str:

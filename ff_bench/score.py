@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ff_bench import files, masking, metrics, pictures, records, runs, seals, weights
+from ff_bench.errors import told
 from ff_bench.limits import within
 from ff_bench.metrics import Metric, Value, Video
 from ff_bench.metrics.shelf import Shelf
@@ -214,7 +215,7 @@ def _weights(subject: Subject, family: Metric) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return masking.text(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
+    return masking.text(told(error))[:500]
 
 
 def _open(spec: VideoSpec, manifest: Manifest, shelf: Shelf) -> Video:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ff_bench import foreign, foreign_list, foreign_prompts, metrics, pipeline, records, runs
+from ff_bench import files, foreign, foreign_list, foreign_prompts, metrics, pipeline, records, runs
 from ff_bench import score as scoring
 from ff_bench.bars import Bars, Progress
 from ff_bench.checks import text
@@ -233,6 +233,9 @@ def _finish(request: Request, failures: list[str]) -> Outcome:
         own = [path.parent for path in sorted(parent.glob(f"*/{runs.ROWS}"))]
         kept = [folder for folder in own if not foreign.is_superseded(folder)]
         tables += records.write_tables(records.table(kept), parent)
+        files.sweep_up(parent, deep=False)
+    for folder in folders:
+        files.sweep_up(folder)
     page, summary = None, ""
     if "report" in request.config.stages and len(rows):
         from ff_bench import report

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ff_bench import video_kinds
 from ff_bench.errors import UsageError
 from ff_bench.models.base import Model
 from ff_bench.models.facts import ModelFacts
@@ -66,9 +67,15 @@ def _latents(path: Path) -> Tensor:
     try:
         with safe_open(path, "pt") as file:
             found: Tensor = file.get_tensor(LATENTS)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, LookupError) as error:
         raise UsageError(f"start={path} holds no tensor '{LATENTS}' (F, C, h, w): {error}") from None
-    return found[0] if found.ndim == 5 and len(found) == 1 else found
+    found = found[0] if found.ndim == 5 and len(found) == 1 else found
+    if found.ndim != 4 or not found.is_floating_point():
+        kind = str(found.dtype).removeprefix("torch.")
+        raise UsageError(f"start={path} holds {kind} {tuple(found.shape)}, allowed are floats (F, C, h, w)")
+    if not bool(torch.isfinite(found).all()):
+        raise UsageError(f"start={path} holds latents that are not finite")
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -80,10 +87,12 @@ def _pictures(path: Path, facts: ModelFacts) -> np.ndarray:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=video_kinds.STARTS) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
         raise UsageError(f"start={path} cannot be read as a picture or clip: {error}") from None
+    if not frames:
+        raise UsageError(f"start={path} cannot be read as a picture or clip: it holds no frame")
     return np.stack([_fitted(frame, facts) for frame in frames])
 
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from ff_bench.analysis import asking
+from ff_bench.config import RunConfig
 from ff_bench.errors import out_of_range
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ff_bench.analysis.stationarity import Sampling
+    from ff_bench.models.base import Model
 
 OWN = {"unit": "chunk", "lags": "1..24", "rows": "192", "frechet": "true", "out": ""}
 """Settings of the command; every other word is one of a run."""
@@ -40,13 +48,10 @@ def _run(words: Sequence[str]) -> int:
     config = asking.full_cache(overrides)
     out = asking.folder(config, own["out"], "stationarity")
 
-    import pandas as pd
-
-    from ff_bench import generate, records, runs
+    from ff_bench import files, records, runs
     from ff_bench.analysis import drift_figure, drift_text, stationarity
     from ff_bench.report.style import paper_style, save
 
-    model = generate.load_model(config.model, config.device, config.dtype)
     chunks = len(config.facts.chunks(config.length.latent_frames))
     units = chunks if unit == "chunk" else config.length.latent_frames
     possible = tuple(lag for lag in lags if lag < units)
@@ -54,13 +59,11 @@ def _run(words: Sequence[str]) -> int:
         raise out_of_range("lags", own["lags"], f"below the {units} {unit}s of the video")
     sampling = stationarity.Sampling(unit, most, possible, has_frechet)
     began = time.monotonic()
-    found: list[dict[str, object]] = []
-    for spec in tqdm(runs.videos(config), desc="full-cache rollouts", disable=None):
-        found += stationarity.measure(model, spec, sampling)
-    rows = pd.DataFrame(found, columns=list(stationarity.COLUMNS))
+    rows = _measure(config, sampling)
     tables = records.write_tables(rows, out)
     with paper_style():
         drawn = save(drift_figure.draw(rows, unit=unit), out / "stationarity")
+    files.sweep_up(out, deep=False)
     print(drift_text.to_terminal(rows, unit=unit))
     print(f"\nrows    {tables[0]}\nfigure  {drawn[0]}")
     told = {
@@ -70,3 +73,17 @@ def _run(words: Sequence[str]) -> int:
     document = {"videos": len(runs.videos(config)), "unit": unit, "seconds": round(time.monotonic() - began)}
     print(json.dumps({**document, "drift": told, "rows": str(tables[0]), "figure": str(drawn[0])}))
     return 0
+
+
+def _measure(config: RunConfig, sampling: Sampling) -> pd.DataFrame:
+    """Return the rows of every video; those that an earlier start has measured are read."""
+    import pandas as pd
+
+    from ff_bench import generate, runs
+    from ff_bench.analysis import drift_store
+
+    def load() -> Model:
+        return generate.load_model(config.model, config.device, config.dtype)
+
+    specs = tqdm(runs.videos(config), desc="full-cache rollouts", disable=None)
+    return pd.concat([drift_store.measured(load, spec, sampling) for spec in specs], ignore_index=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
 import policies
 from ff_bench.errors import UsageError
+from ff_bench.errors import told as told_of
 
 PINS: dict[str, dict[str, object]] = {
     "sliding_window": {"sink": 0},
@@ -40,6 +42,13 @@ PINS: dict[str, dict[str, object]] = {
         "unit": "token",
         "share": "head",
         "position": "absolute",
+    },
+    "pyramid_forcing": {
+        "sink": "1f",
+        "recent": "1c",
+        "unit": "token",
+        "share": "head",
+        "position": "clamped",
     },
     "relax_forcing": {
         "sink": "2f",
@@ -111,7 +120,7 @@ def defaults(name: str) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(str(error)) from None
     except Exception as error:  # whatever an installed package raises when it is imported
-        raise UsageError(f"policy={name} cannot be loaded: {type(error).__name__}: {error}") from None
+        raise UsageError(f"policy={name} cannot be loaded: {told_of(error)}") from None
     if not is_dataclass(cls):
         raise UsageError(f"policy={name}: its class is no dataclass; write @dataclass above it")
     found = {}
@@ -120,11 +129,38 @@ def defaults(name: str) -> dict[str, Any]:
             continue
         if field.default is MISSING and field.default_factory is MISSING:
             raise UsageError(f"policy={name}: its field '{field.name}' has no default")
-        value = field.default_factory() if field.default_factory is not MISSING else field.default
-        if not isinstance(value, PLAIN):
-            raise UsageError(
-                f"policy={name}: its field '{field.name}' is a {type(value).__name__} by default; allowed "
-                "are numbers, words, lists, mappings and None"
-            )
-        found[field.name] = value
+        found[field.name] = _default(name, field)
     return found
+
+
+def _default(name: str, field: Field[Any]) -> object:
+    """Return the default of a field, of which a command line, a file and an id can be made."""
+    value: Any = field.default
+    if field.default_factory is not MISSING:
+        try:
+            value = field.default_factory()
+        except Exception as error:
+            raise UsageError(
+                f"policy={name}: the default of its field '{field.name}' fails: {told_of(error)}"
+            ) from None
+    try:
+        plain = _plain(value)
+    except RecursionError:
+        plain = "nested without end"
+    if plain:
+        raise UsageError(
+            f"policy={name}: its field '{field.name}' is {plain} by default; allowed are finite numbers, "
+            "words, lists, mappings and None"
+        )
+    return value
+
+
+def _plain(value: object) -> str:
+    """Say what in a value is none of the plain ones; empty where all are."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if not isinstance(value, PLAIN):
+        return f"a {type(value).__name__}"
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    inner = parts if isinstance(parts, list | tuple) else ()
+    return next((told for told in map(_plain, inner) if told), "")

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ff_bench import files
+from ff_bench import files, video_kinds
 
 Take = Callable[[np.ndarray], None]
 """Takes the next frames of a video, RGB, (T, H, W, 3) uint8, T >= 1."""
@@ -226,7 +226,7 @@ def decode(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         IndexError: Where it holds no video.
     """
     converter = VideoReformatter()
-    with av.open(os.fspath(path)) as container:
+    with av.open(os.fspath(path), options=video_kinds.VIDEOS) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):

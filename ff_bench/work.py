@@ -11,7 +11,7 @@ from functools import partial
 
 from ff_bench import masking, metrics, runs, score
 from ff_bench.config import ModelConfig, RunConfig, texts
-from ff_bench.errors import Skipped, UsageError
+from ff_bench.errors import Skipped, UsageError, told
 from ff_bench.queue.task import Advance, Task
 from ff_bench.runs import VideoSpec
 
@@ -89,18 +89,21 @@ def generate_batch(batch: Batch, advance: Advance) -> list[str]:
         Locked: Where another process works on one of them.
         UsageError: For a file that does not fit: the user mends it, and the next video would meet it as well.
     """
-    from ff_bench import generate
+    from ff_bench import generate, surroundings
 
     config = batch[0].config
     try:
-        generate.generate(config, list(batch), advance)
-    except (runs.Locked, UsageError):
+        with surroundings.kept():
+            generate.generate(config, list(batch), advance)
+    except (runs.Locked, UsageError, KeyboardInterrupt):
         raise
     except Exception as error:
         LOGGER.debug("batch failed", exc_info=True)
         return give_up(batch, error)
     except SystemExit as error:  # nothing of ours raises it: a policy of the user's must not end the run
         return give_up(batch, f"its policy called exit({error.code})")
+    except BaseException as error:
+        return give_up(batch, f"its policy raised {told(error)}")
     return []
 
 
@@ -126,7 +129,7 @@ def give_up(batch: Batch, error: Exception | str, *, here: str = "") -> list[str
         with suppress(runs.Locked), runs.lock(spec.folder):  # another process may be making it
             if not runs.is_finished(spec.folder, spec.video_id):
                 score.record_failure(seen, raised, device=device, status=status)
-    reason = masking.text(" ".join(f"{type(raised).__name__}: {raised}".split()))
+    reason = masking.text(told(raised))
     return [] if status == "skipped" else [f"{spec.relative_folder}: {reason}" for spec in lost]
 
 

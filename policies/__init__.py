@@ -44,6 +44,7 @@ POLICIES = MappingProxyType(
         "rolling_sink": "policies.rolling_sink:RollingSink",
         "forcing_kv": "policies.forcing_kv:ForcingKV",
         "dummy_forcing": "policies.dummy_forcing:DummyForcing",
+        "pyramid_forcing": "policies.pyramid_forcing:PyramidForcing",
         "relax_forcing": "policies.relax_forcing:RelaxForcing",
         "tempcache": "policies.tempcache:TempCache",
         "working_set": "policies.working_set:WorkingSet",
@@ -104,9 +105,14 @@ def load(name: str) -> type[Policy]:
 
 def _checked(name: str, found: object) -> type[Policy]:
     from policies.base import Policy
+    from policies.declared import check_class
 
     if not (inspect.isclass(found) and issubclass(found, Policy)):
         raise ValueError(f"policy '{name}' is {found!r}; allowed: a subclass of policies.base.Policy")
+    try:
+        check_class(found)
+    except ValueError as error:
+        raise ValueError(f"policy '{name}': {error}") from None
     return found
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from policies.attention import DENOMINATORS
 from policies.positions import MODES
+from policies.returns import checked_ranks, checked_scores
 from policies.rope import Rope
 from policies.selection import select, select_by_head
 
@@ -197,6 +198,7 @@ class Policy:
     is_positional: ClassVar[bool] = False  # the score is the slot number: room is made by one shift
     reads_attention: ClassVar[bool] = False  # observe reads the attention of its pass
     widest_head: ClassVar[float] = 1.0  # largest size that plan gives a head, in budgets
+    folds_by_head: ClassVar[bool] = False  # fold takes heads that keep sizes of their own
     slot_state: ClassVar[Mapping[str, float]] = MappingProxyType({})  # name -> value of a new slot
 
     shape: Shape
@@ -278,7 +280,8 @@ class Policy:
 
         Args:
             caches: L layers of the same size.
-            kept: Slots that stay, (LB, H, K), the layers one after the other along the batch.
+            kept: Slots that stay, (LB, H, K), the layers one after the other along the batch; filled up with
+                slot 0 where a head keeps fewer (`folds_by_head`).
         """
 
     def absorb(self, cache: LayerCache, start: int, count: int) -> None:
@@ -355,7 +358,7 @@ class Policy:
     def apply(self, caches: Sequence[LayerCache], index: Tensor) -> None:
         """Fold what goes into the slots of ``index`` (LB, H or 1, K) of L layers, then keep these alone."""
         index = index.expand(-1, self.shape.heads, -1)
-        self.fold(caches, index)
+        self.fold(caches, index.clone() if self.merges else index)  # a fold may write to what it is given
         for cache, own in zip(caches, index.split(caches[0].batch), strict=True):
             cache.keep(own)
 
@@ -369,16 +372,19 @@ class Policy:
             sizes: Slots that each head keeps.
 
         Raises:
-            ValueError: If the policy merges, or the protocol asks for one set per layer.
+            ValueError: If the policy merges heads of one size alone, or the protocol asks for one set per
+                layer.
         """
-        if self.merges:
+        if self.merges and not self.folds_by_head:
             raise ValueError(
                 f"policy '{self.name}' merges, its plan must be the same for all heads of a layer"
             )
         if self.protocol.share == "layer" or self.unit > 1:
             raise ValueError(f"policy '{self.name}': sizes per head need protocol.share=head and unit=token")
-        ranks = self.ranks(cache)
+        ranks = checked_ranks(self, self.ranks(cache), cache)
         index = select_by_head(score, sizes, sink=self.budget.sink, recent=self.budget.recent, ranks=ranks)
+        if self.merges:
+            self.fold([cache], index.clone())
         cache.keep(index, sizes, ranks)
 
     @property
@@ -391,15 +397,9 @@ class Policy:
         """Return the score of one layer.
 
         Raises:
-            ValueError: If it has another shape or dtype than (B, H, S) fp32.
+            ValueError: If it is anything else than (B, H, S) fp32 where the cache is.
         """
-        score = self.score(cache, step)
-        expected = (cache.batch, cache.heads, cache.size)
-        if score.shape != expected or score.dtype != torch.float32:
-            raise ValueError(
-                f"policy '{self.name}': score is {score.dtype} {tuple(score.shape)}; "
-                f"allowed: float32 {expected}"
-            )
+        score = checked_scores(self, self.score(cache, step), cache)
         used = cache.used
         return score if used is None else score.masked_fill(~used, -torch.inf)
 

@@ -17,8 +17,10 @@ from policies.attention import attend, block_elements
 from policies.base import Budget, Pass, Policy, Protocol, Segment, Shape
 from policies.cache import LayerCache, Spare
 from policies.charge import charged
+from policies.guard import Guard
 from policies.placing import Angles, Placing
 from policies.positions import NOTHING
+from policies.returns import checked_plan, checked_view
 from policies.soundness import Soundness
 from policies.stopwatch import Stopwatch
 
@@ -88,6 +90,7 @@ class Context:
         self._watch = Stopwatch(self.device)
         self._placing = Placing(shape, protocol, sink=self.budget.sink, device=self.device)
         self.soundness = Soundness()
+        self._guard = Guard(policy, self.soundness)
         self._scores: dict[int, Tensor] = {}
         self._committed: set[int] = set()
         self._forward = _Forward(torch.zeros(batch, 0, device=self.device), 0, False, False)
@@ -201,7 +204,7 @@ class Context:
                 frames=self._first_frame,
                 log_sum=log_sum,
             )
-            with self._watch.running():
+            with self._guard.watching("observe", cache, step), self._watch.running():
                 self.policy.observe(cache, step)
             if forward.is_commit:
                 self.soundness.note("keys", layer, keys)
@@ -217,7 +220,7 @@ class Context:
         if tokens is None or not self._is_compressing or self.policy.is_positional:
             return
         if cache.size > tokens or type(self.policy).plan is not Policy.plan:
-            with self._watch.running():
+            with self._guard.watching("score", cache, step), self._watch.running():
                 score = self.policy.checked_score(cache, step)
             self.soundness.note_scores(cache.layer, score)
             self._scores[cache.layer] = score
@@ -258,7 +261,9 @@ class Context:
             return
         held = self._stats_nbytes() + sum(score.nbytes for score in self._scores.values())
         with self._watch.running(), full_precision(self.device):
-            self._compress(self._sizes())
+            sizes = self._sizes()
+            self._compress(sizes)
+        self._check_held(sizes)
         self._scores.clear()
         self._scratch = held - self._stats_nbytes()
 
@@ -280,6 +285,15 @@ class Context:
                 some = caches[begin : begin + _TOGETHER]
                 scores = torch.cat([self._scores.pop(cache.layer) for cache in some])
                 self.policy.apply(some, self.policy.select(scores, tokens))
+
+    def _check_held(self, sizes: Sequence[Sequence[int]]) -> None:
+        """Raise where a layer holds more than it may: some hook of the policy has put something there."""
+        for cache, plan in zip(self.caches, sizes, strict=True):
+            if any(held > size for held, size in zip(cache.held, plan, strict=True)):
+                raise ValueError(
+                    f"policy '{self.policy.name}': layer {cache.layer} holds {max(cache.held)} tokens per "
+                    f"head after chunk {self._chunk}; allowed: {max(plan)}"
+                )
 
     def clear(self) -> None:
         """Forget the whole context, before it is made anew."""
@@ -314,7 +328,7 @@ class Context:
     ) -> tuple[Tensor, Tensor]:
         """Gather the parts of the context that a pass sees, and the ``tokens`` tokens of the pass itself."""
         keys, values, seen = [], [], []
-        for part in parts:
+        for part in checked_view(self.policy, parts, cache):
             some = slice(part.start, part.stop)
             held, at = cache.rotated[:, :, some], cache.frames[:, :, some].long()
             if part.time is not None:
@@ -336,6 +350,7 @@ class Context:
         plan = self.policy.plan(self.caches)
         if plan is None:
             return [[tokens] * self.shape.heads] * self.shape.layers
+        plan = checked_plan(self.policy, plan, self.shape.layers, self.shape.heads)
         if int(plan.sum()) > tokens * plan.numel():
             raise ValueError(f"policy '{self.policy.name}': plan exceeds {tokens} tokens per layer and head")
         widest = int(tokens * self.policy.widest_head)

@@ -18,10 +18,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzzing import commands, readers
+from fuzzing import commands, films, hooks, readers, weights
 from fuzzing.judge import CACHE, Tally, Target, apart, judge, listing
 
-TARGETS = (*readers.TARGETS, *commands.TARGETS)
+TARGETS = (
+    *readers.TARGETS, *weights.TARGETS, *films.TARGETS, *hooks.TARGETS, *commands.TARGETS,
+)  # fmt: skip
 
 
 def campaign(inputs: int, seed: int, root: Path, targets: Sequence[Target] = TARGETS) -> dict[str, Tally]:

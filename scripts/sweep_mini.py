@@ -86,9 +86,11 @@ def main() -> None:
         setup = (context.Value("i", 0), options.gpus, scratch, tuple(options.families))
         with context.Pool(count, initializer=_begin, initargs=setup) as pool:
             sweep = _Sweep(pool, options.out, time.monotonic() + options.seconds)
-            jobs = [job for found in pool.imap(_split, words, chunksize=4) for job in found]
-            print(f"{len(words)} jobs, {len(jobs)} batches, {count} processes", flush=True)
-            jobs = [job for job in jobs if not sweep.has(job)]
+            jobs = []
+            for found, reason in pool.imap(_split, words, chunksize=4):
+                jobs += [job for job in found if not sweep.has(job)]
+                sweep.failures += [reason] if reason else []
+            print(f"{len(words)} jobs, {len(jobs)} batches to make, {count} processes", flush=True)
             if "fidelity" not in options.families:
                 sweep.run(jobs)
             else:  # the others are compared with the frames of full videos
@@ -117,7 +119,7 @@ class _Sweep:
     def run(self, jobs: Sequence[Job]) -> None:
         """Run batches until all are done or the time is over."""
         open_jobs = dict(enumerate(jobs))
-        results = self.pool.imap_unordered(_run, open_jobs.items())
+        results = self.pool.imap_unordered(_run, list(open_jobs.items()))
         while open_jobs:
             try:
                 number, made, reason = results.next(timeout=max(0.1, self.deadline - time.monotonic()))
@@ -187,19 +189,25 @@ def _config(words: Sequence[str]) -> RunConfig:
     return replace(config, device=_HERE.device)
 
 
-def _split(words: tuple[str, ...]) -> list[Job]:
-    """Cut a job into batches whose videos have one prefix length."""
+def _split(words: tuple[str, ...]) -> tuple[list[Job], str]:
+    """Cut a job into batches whose videos have one prefix length; an error becomes a sentence."""
+    try:
+        return list(_batches(words)), ""
+    except Exception as error:  # of a kind, perhaps, that does not travel between processes
+        return [], f"{' '.join(words)}: {error}"
+
+
+def _batches(words: tuple[str, ...]) -> Iterator[Job]:
     config = _config(words)
     groups: dict[int, list[int]] = {}
     every = runs.videos(config)
     for number, spec in enumerate(every):
         groups.setdefault(prefixes.length(config, spec.prompt), []).append(number)
-    return [
-        Job(words, frames, part, tuple(every[number].video_id for number in part), config.policy.is_full)
-        for frames, videos in groups.items()
-        for start in range(0, len(videos), config.batch)
-        for part in [tuple(videos[start : start + config.batch])]
-    ]
+    for frames, videos in groups.items():
+        for start in range(0, len(videos), config.batch):
+            part = tuple(videos[start : start + config.batch])
+            ids = tuple(every[number].video_id for number in part)
+            yield Job(words, frames, part, ids, config.policy.is_full)
 
 
 def _run(numbered: tuple[int, Job]) -> tuple[int, list[dict[str, Any]], str]:

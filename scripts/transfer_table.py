@@ -104,7 +104,8 @@ def _fits(row: pd.Series, side: Side, known: ModelFacts) -> bool:
         return False
     protocol, pinned = json.loads(row["protocol_fields"]), str(row["pinned"]).split(",")
     equal = {key: value for key, value in (EQUAL | {"position": known.position}).items() if key not in pinned}
-    return all(str(protocol.get(key)) == value for key, value in {**equal, **side.protocol}.items())
+    asked = {**equal, **side.protocol}  # a protocol lists what changes its policy: `full` keeps no shares
+    return all(str(protocol.get(key, value)) == value for key, value in asked.items())
 
 
 def values_of(

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ff_bench import errors, masking
 from ff_bench.compose import compose
 from ff_bench.config import RunConfig
 from ff_bench.errors import UsageError, not_one_of, out_of_range
 from ff_bench.files import Locked, user_path
 
+LOGGER = logging.getLogger(__name__)
 FULL = "policy=full"
 
 
 def told(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
-    """Run a command; what stops it on the way, through no fault of its words, is a sentence and code 1."""
+    """Run a command; what stops it on the way, through no fault of its words, is a sentence and code 1.
+
+    A device that is gone, or a policy that raises, ends it as it ends a video of a run.
+    """
     try:
         return command(words)
     except (Locked, FloatingPointError) as error:
         print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except (UsageError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        LOGGER.debug("%s failed", command.__module__, exc_info=True)
+        print(f"failed: {masking.text(errors.told(error))}", file=sys.stderr)
         return 1
 
 

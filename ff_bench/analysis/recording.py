@@ -191,6 +191,7 @@ def _make(
     model: Model, spec: VideoSpec, choice: Choice, folder: Path, advance: Callable[[int], object]
 ) -> Recording:
     """Generate and write, the manifest last."""
+    files.sweep_up(folder, deep=False)
     recorder, pieces = Recorder(choice), []
     for chunk in watched(model, spec, recorder, passes="all" if choice.noisy else "clean"):
         tensors, levels = recorder.take()

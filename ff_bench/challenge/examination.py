@@ -11,12 +11,13 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from ff_bench.errors import UsageError
+from ff_bench.processes import follow_parent, without_interrupts
 
 if TYPE_CHECKING:
     from policies.base import Policy
     from policies.checking import Result
 
-READY, FOUND, REFUSED = "ready", "found", "refused"
+READY, FOUND, REFUSED, EXHAUSTED = "ready", "found", "refused", "exhausted"
 LIMIT = 20.0
 """Seconds that one property may take; shipped policies need less than one."""
 LOADING = 60.0
@@ -88,6 +89,8 @@ def _await_ready(pipe: Connection, cause: Callable[[], str], loading: float) -> 
         raise UsageError(f"the policy cannot be loaded: its process was {cause()}") from None
     if kind == REFUSED:
         raise UsageError(told)
+    if kind == EXHAUSTED:
+        raise MemoryError(told)
 
 
 @contextmanager
@@ -96,7 +99,8 @@ def _child(words: Sequence[str], first: int) -> Iterator[tuple[Connection, Calla
     context = get_context("spawn")
     pipe, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, tuple(words), first), daemon=True)
-    process.start()
+    with without_interrupts():
+        process.start()
     there.close()
 
     def cause() -> str:
@@ -114,8 +118,6 @@ def _child(words: Sequence[str], first: int) -> Iterator[tuple[Connection, Calla
 
 def _serve(pipe: Connection, words: tuple[str, ...], first: int) -> None:
     """Load a policy and examine it; what it prints goes to the error stream."""
-    from ff_bench.processes import follow_parent
-
     follow_parent()
     os.dup2(2, 1)
 
@@ -129,6 +131,9 @@ def _serve(pipe: Connection, words: tuple[str, ...], first: int) -> None:
         subject = checking.Subject.of(make)
     except UsageError as error:
         pipe.send((REFUSED, str(error)))
+        return
+    except MemoryError as error:  # of the machine: no fault of the words
+        pipe.send((EXHAUSTED, str(error)))
         return
     except BaseException as error:  # also SystemExit, which a file of the user's could raise
         pipe.send((REFUSED, f"{words[0]} cannot be made: {checking.told(error)}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -37,7 +37,7 @@ class Guards:
     """Detail, contrast, saturation and motion at the end, against the start, the full cache or the truth."""
 
     name: ClassVar[str] = "guards"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: a full cache that is bland itself is no measure of blandness
     needs_reference: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
     signals: ClassVar[tuple[str, ...]] = ("frames/levels", "frames/difference")
@@ -56,20 +56,18 @@ class Guards:
         "guards.black": Measure("1", False, "Share of frames that are nearly black.", "black"),
         "guards.still": Measure("1", False, "Share of frames that repeat the one before.", "still"),
         "guards.bland": Measure(
-            "1", False, "1 if gradient energy or contrast fell below 0.8 of the reference.", "bland"
+            "1", False, "1 if gradient energy or contrast fell below 0.8 of what it should be.", "bland"
         ),
     }
 
     def compute(self, video: Video, reference: Video | None) -> Iterator[Value]:
-        """Yield every measure; `bland` compares with the full cache if there, else with the first part."""
+        """Yield every measure; `bland` compares with a sound full cache if there, else the start."""
         last = last_frames(video, WINDOW_SECONDS)
         first = scored_from(video)
         if not is_mini(video.model):  # a start of one picture is too little to compare with
             first = max(first, round(WINDOW_SECONDS * video.fps))
         levels = video.signal("frames/levels")
-        ratios = {
-            short: _ratio(levels[level][last:], levels[level][:first]) for short, level in LEVEL.items()
-        }
+        ratios = _ratios(video, first, last)
         for short, ratio in ratios.items():
             name = f"guards.{short}_ratio"
             if last < first:
@@ -81,7 +79,7 @@ class Guards:
         still = video.signal("frames/difference")["change"][1:] < STILL
         share = float(still.mean()) if still.size else None
         yield whole("guards.still", video, share, "a single frame cannot stand still")
-        yield _bland(video, reference, ratios if last >= first else {}, last)
+        yield _bland(video, reference, first, last)
 
 
 def _motion(video: Video) -> Value:
@@ -94,15 +92,31 @@ def _motion(video: Video) -> Value:
     return whole(name, video, ratio, _NO_SIGNAL)
 
 
-def _bland(video: Video, reference: Video | None, own: Mapping[str, float | None], last: int) -> Value:
-    ratios = [own.get(short) for short in _SHOWING_BLANDNESS]
+def _bland(video: Video, reference: Video | None, first: int, last: int) -> Value:
+    ratios = _own(video, first, last)
     if reference is not None and reference.count == video.count:
-        levels, usual = (shown.signal("frames/levels") for shown in (video, reference))
-        named = [LEVEL[short] for short in _SHOWING_BLANDNESS]
-        ratios = [_ratio(levels[level][last:], usual[level][last:]) for level in named]
-    known = [ratio for ratio in ratios if ratio is not None]
-    flag = float(min(known) < BLAND) if known else None
+        usual = _own(reference, first, last)
+        if min(usual, default=1.0) >= BLAND:  # else it has faded itself
+            levels, whole_levels = (shown.signal("frames/levels") for shown in (video, reference))
+            named = [LEVEL[short] for short in _SHOWING_BLANDNESS]
+            ratios = _known(_ratio(levels[level][last:], whole_levels[level][last:]) for level in named)
+    flag = float(min(ratios) < BLAND) if ratios else None
     return whole("guards.bland", video, flag, "no full-cache video, and too short to compare with its start")
+
+
+def _own(video: Video, first: int, last: int) -> list[float]:
+    """Return the ratios of the last part to the first that show blandness; none where the two overlap."""
+    ratios = _ratios(video, first, last)
+    return _known(ratios[short] for short in _SHOWING_BLANDNESS) if last >= first else []
+
+
+def _ratios(video: Video, first: int, last: int) -> dict[str, float | None]:
+    levels = video.signal("frames/levels")
+    return {short: _ratio(levels[level][last:], levels[level][:first]) for short, level in LEVEL.items()}
+
+
+def _known(ratios: Iterable[float | None]) -> list[float]:
+    return [ratio for ratio in ratios if ratio is not None]
 
 
 def _ratio(part: np.ndarray, base: np.ndarray) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from ff_bench.errors import UsageError
 from ff_bench.models.facts import GROUP
 
 if TYPE_CHECKING:
@@ -59,9 +60,21 @@ def load(config: ModelConfig, *, device: torch.device | str, dtype: torch.dtype)
         model: Model
         if name == "mini":
             model = module.load(config.facts.weights, name=config.name, device=device, dtype=dtype)
+            _check_size(model, config)
         else:
             model = module.load(config.fields, device=device, dtype=dtype)
         return model
     found = next(point for point in entry_points(group=GROUP) if point.name == name).load()
     own: Model = found.load(config.fields, device=device, dtype=dtype)
     return own
+
+
+def _check_size(model: Model, config: ModelConfig) -> None:
+    """Refuse a checkpoint that lacks whole layers or heads of the model that it is told to be."""
+    names = ("layers", "heads", "head_dim")
+    found, told = ([getattr(facts, name) for name in names] for facts in (model.facts, config.facts))
+    if found != told:
+        raise UsageError(
+            f"weights of the model '{config.name}' do not fit: they have {found[0]} layers of {found[1]} "
+            f"heads of {found[2]} channels, the model {told[0]} of {told[1]} of {told[2]}"
+        )

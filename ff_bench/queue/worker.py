@@ -6,14 +6,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from ff_bench.errors import UsageError
 from ff_bench.files import Locked
-from ff_bench.processes import follow_parent
+from ff_bench.processes import follow_parent, without_interrupts
 from ff_bench.queue.line import Place
 from ff_bench.queue.slots import VISIBLE
 from ff_bench.queue.task import Work
@@ -45,7 +44,7 @@ class Worker:
         self.pipe, there = context.Pipe()
         # Not a daemon: those may not have processes of their own, and some metrics do.
         self._process = context.Process(target=serve, args=(there, device), name=f"worker {slot}")
-        with _without_interrupts():
+        with without_interrupts():
             self._process.start()
         there.close()
 
@@ -132,13 +131,3 @@ def lost_device() -> str:
     except RuntimeError as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return ""
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start a process that never sees Ctrl-C; one that comes meanwhile reaches this process afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -108,6 +108,8 @@ def make(
         *chain(*drawn.values()),
         *hidden,
     ]
+    for folder in (out, out / "plots"):  # what processes that were killed have left half-written
+        files.sweep_up(folder, deep=False)
     styled = _can_bold() if ansi is None else ansi
     summary = "\n\n".join(to_terminal(table, ansi=styled) for table in found)
     return Report(tuple(written), summary)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 
-from ff_bench import files
+from ff_bench import files, video_kinds
 from ff_bench.errors import UsageError
 from ff_bench.report import trials, web
 from ff_bench.report.comparison import Table
@@ -111,7 +111,7 @@ def strip_tags(source: Path, target: Path) -> None:
     try:
         with (
             files.temporary(target) as part,
-            av.open(str(source)) as old,
+            av.open(str(source), options=video_kinds.LOCAL) as old,
             av.open(str(part), "w", options=options) as new,
         ):
             stream = old.streams.video[0]

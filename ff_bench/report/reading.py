@@ -77,7 +77,8 @@ def _check_places(rows: pd.DataFrame) -> None:
     own = rows[(rows["checkpoint"].astype(str) != FOREIGN) & ~rows["policy"].isin(traits.FULL)]
     if own.empty:
         return
-    own = own.assign(device=own["device"].fillna("").astype(str).str.partition(":")[0])
+    device = own["device"].astype(object).where(own["device"].notna(), "")
+    own = own.assign(device=device.astype(str).str.partition(":")[0])
     own = own[(own["status"] == "ok") & (own["device"] != "")]
     if own.empty:
         return

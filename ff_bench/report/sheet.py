@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
+import av
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -39,7 +40,11 @@ def contact_sheet(table: Table, shown: Mapping[str, Shown]) -> Figure | None:
     example = max((video for _, video in strips), key=lambda video: video.prefix_frames)
     total = min(video.manifest.frames for _, video in strips)
     times, same_place = sheet_times(example, total)
-    rows = [(name, video.frames_at(times)) for name, video in strips]
+    read = [(name, _frames(video, times)) for name, video in strips]
+    rows = [(name, frames) for name, frames in read if frames is not None]
+    broken = [name for name, frames in read if frames is None]
+    if not rows:
+        return None
     if any(video.starts_true for _, video in strips):
         rows.insert(0, ("truth", _truth(example, total)[times]))
     asked = next((line.budget for line in lines if budgets and line.budget_tokens == budgets[0]), "")
@@ -49,7 +54,16 @@ def contact_sheet(table: Table, shown: Mapping[str, Shown]) -> Figure | None:
     title = f"{shorten(told, TITLE_LETTERS, placeholder=' …')}, seed {example.seed}\n{budget}" + (
         "; one place at every return" if same_place else ""
     )
+    title += f"\nleft out, as their files cannot be read any more: {', '.join(broken)}" if broken else ""
     return _draw(rows, times / example.manifest.fps, example.prefix_frames / example.manifest.fps, title)
+
+
+def _frames(video: Shown, times: np.ndarray) -> np.ndarray | None:
+    """Read some frames; None of a file that broke since it was scored."""
+    try:
+        return video.frames_at(times)
+    except (OSError, ValueError, av.FFmpegError):
+        return None
 
 
 def sheet_times(video: Shown, total: int) -> tuple[np.ndarray, bool]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import av
 
+from ff_bench import video_kinds
+
 LINES = 240
 """Largest height of a copy, in pixels."""
 QUALITY = "30"
@@ -25,7 +27,7 @@ def shrink(source: Path, target: Path) -> Path:
     Raises:
         OSError: Where the source cannot be read.
     """
-    with av.open(str(source)) as given, av.open(str(target), "w") as made:
+    with av.open(str(source), options=video_kinds.LOCAL) as given, av.open(str(target), "w") as made:
         pictures = given.streams.video[0]
         stream = made.add_stream(
             "libx264", rate=pictures.average_rate, options={"crf": QUALITY, "preset": "veryfast"}

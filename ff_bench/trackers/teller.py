@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 
+from ff_bench.processes import without_interrupts
 from ff_bench.trackers.listener import END, LAST_SECONDS, Message, listen
 from ff_bench.trackers.session import Plan
 
@@ -31,7 +32,8 @@ class Teller:
         self._process = context.Process(
             target=listen, args=arguments, name=f"tracker {self.name}", daemon=True
         )
-        self._process.start()
+        with without_interrupts():
+            self._process.start()
         heard.close()
         given.close()  # so that the answer ends where the process does
         self._line: SimpleQueue[Message] = SimpleQueue()

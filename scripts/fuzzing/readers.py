@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ff_bench import checks, foreign_prompts, metrics, prompts, records, runs, traits, video
+from ff_bench import checks, foreign_prompts, metrics, prompts, records, row_cells, runs, traits, video
 from ff_bench.errors import Unavailable
 from ff_bench.foreign_files import Place
 from ff_bench.metrics.networks import checkpoints
@@ -26,7 +26,7 @@ from fuzzing.judge import Target, Wrong
 MINI = find("mini")
 WAN = find("self_forcing")
 ROW = {
-    **{name: "x" for name in (*records.COLUMNS, *records.PROVENANCE)},
+    **{name: "x" for name in (*records.COLUMNS, *records.PROVENANCE)}, **dict.fromkeys(row_cells.COUNTED, 1),
     "schema": 1, "video_id": "0123456789", "metric": "flicker.mean", "version": 1, "clip": -1, "t0": 0.0,
     "t1": 1.0, "value": 0.5, "status": "ok", "reason": "", "seed": 0, "frames": 8, "budget_tokens": None,
 }  # fmt: skip
@@ -43,6 +43,7 @@ from policies.base import Policy
 @dataclass
 class Own(Policy):
     '''A policy.'''
+    name = 'own'
     share: float = 0.5
     def score(self, cache, step):
         return cache.tokens.float()
@@ -149,9 +150,7 @@ def table(draw: random.Random, folder: Path) -> None:
     else:
         held = odd.changed(draw, ROW)
         held = held if isinstance(held, dict) else ROW
-        content = (
-            ",".join(map(str, held)) + "\n" + ",".join(str(cell).replace(",", ";") for cell in held.values())
-        )
+        content = ",".join(map(str, held)) + "\n" + ",".join(_cell(cell) for cell in held.values())
         path.write_bytes(
             odd.encoded(draw, content)
             if draw.random() < 0.5
@@ -161,6 +160,10 @@ def table(draw: random.Random, folder: Path) -> None:
     values = found["value"][found["status"] == "ok"].astype(float)
     if not np.isfinite(values).all():
         raise Wrong(f"a row is ok and its value is {values.tolist()}")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace(",", ";")
 
 
 @lru_cache(maxsize=1)

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ff_bench import challenge_command
+from ff_bench import challenge_command, records, report
 from ff_bench.challenge import examination, front, plan, request, verdict
 from ff_bench.cli import main
 from ff_bench.errors import UsageError
 from policies.checking import PROPERTIES, Result
+from tests.ff_bench.report.test_report_tables import pairs, rows_for
 
 DOCS = Path(__file__).parents[2] / "docs" / "policies.md"
 ALL_PASS = [Result(one.name, "passed") for one in PROPERTIES]
@@ -137,6 +138,21 @@ def test_a_policy_that_breaks_has_a_page_of_properties(
     assert last["verdict"] in page.replace("&lt;", "<").replace("&gt;", ">")
     assert "raises &lt;b&gt;KeyError" in page and "<b>KeyError" not in page
     assert "a toy model, not evidence about Wan" in page
+
+
+def test_a_challenger_without_a_row_is_no_mistake_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for policy in ("full", "random") for row in rows_for(policy, pairs(30.0, 31.0))]
+    table, _ = records.write_tables(records.frame(rows), tmp_path)
+    made = challenge_command.Made(results=ALL_PASS, steps=[plan.Step("mini", "tokens", "orbit-0", (), 0.0)])
+    monkeypatch.setattr(records, "table", lambda _: pd.read_parquet(table))
+    make = report.make
+    monkeypatch.setattr(report, "make", lambda _, out, **words: make([table], out, **words))
+    asked = request.read(["h2o", f"out={tmp_path / 'page'}"])
+    page, told = challenge_command._write(asked, made.steps, made)
+    assert told == "Nothing can be said of h2o: no video was scored."
+    assert told in page.read_text(encoding="utf-8")
 
 
 def test_the_front_shows_differences_with_their_intervals() -> None:

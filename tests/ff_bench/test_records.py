@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ff_bench import records, runs
+from ff_bench import records, row_cells, runs
 from ff_bench.errors import UsageError
 
 
 def _row(
     metric: str = "world.psnr", *, clip: int = -1, value: float | None = 1.0, **more: Any
 ) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(records.COLUMNS, "")
+    row: dict[str, Any] = dict.fromkeys(records.COLUMNS, "") | dict.fromkeys(row_cells.NAMED, "x")
     numbers = {"schema": 1, "budget_tokens": None, "frames": 9, "seed": 0, "version": 1, "t0": 0.0, "t1": 1.0}
     return {
         **row,

@@ -15,6 +15,7 @@ import pytest
 
 from ff_bench import cli, commands, limits, records
 from ff_bench.limits import OutOfTime, within
+from ff_bench.processes import without_interrupts
 
 ROOT = Path(__file__).parents[2]
 STUBBORN = """
@@ -37,13 +38,16 @@ sys.exit(cli.main(["policy=h2o"]))
 IN_PYTHON, IN_C = "time.sleep(60)", "ctypes.CDLL(None).sleep(60)"
 
 
-def test_a_small_campaign_loses_nothing_and_ends_with_the_same_results() -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "torture.py"), "--faults", "12", "--seed", "3"]
-    told = [*command, "--recipes", "generate,score,workers"]
+@pytest.mark.parametrize(
+    ("recipes", "faults"), [("generate,score,workers", 12), ("prefix,replay,stationarity", 6)]
+)
+def test_a_small_campaign_loses_nothing_and_ends_with_the_same_results(recipes: str, faults: int) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "torture.py"), "--faults", str(faults), "--seed", "3"]
+    told = [*command, "--recipes", recipes]
     done = subprocess.run(told, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
-    assert last["faults"] == 12
+    assert last["faults"] == faults
     assert last["lost"] == last["wrong"] == 0
 
 
@@ -61,6 +65,30 @@ def test_a_command_that_keeps_the_interrupt_for_itself_ends_all_the_same(
         told = process.stderr.read()
     assert "Traceback" not in told
     assert told.count("go on with the same command: ff-bench policy=h2o") == 1
+
+
+def test_a_process_that_is_started_without_interrupts_never_sees_one() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('alive')"
+    with without_interrupts():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
+
+
+_PARENT = """
+import subprocess, sys
+code = "import runner, time; runner.follow_parent(); print('ready', flush=True); time.sleep(60)"
+subprocess.run([sys.executable, "-c", code], cwd=sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends children of a process that is killed")
+def test_the_code_of_others_ends_with_a_run_that_is_killed() -> None:
+    command = [sys.executable, "-c", _PARENT, str(ROOT / "ff_bench" / "metrics" / "reference")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        parent.kill()
+        assert parent.stdout.read() == ""  # ends when the last process that could write is gone
 
 
 _GUEST = """

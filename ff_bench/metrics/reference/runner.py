@@ -13,10 +13,12 @@ Deviates: overall_consistency gets the video's prompt instead of the name of its
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -193,8 +195,15 @@ def check() -> None:
         del held
 
 
+def follow_parent() -> None:
+    """End with the process that has started this one, also where that is killed; Linux can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def main() -> None:
     """Run the request named on the command line, or see whether the environment is complete."""
+    follow_parent()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of names that VBench's imports still have
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     if sys.argv[1:] == ["--check"]:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from torch import Tensor
 
+from ff_bench.errors import UsageError, shown
 from ff_bench.models.base import Attend, Decoder, Model
 from ff_bench.models.facts import ModelFacts, facts
 from ff_bench.models.mini.facts import command
@@ -20,6 +21,7 @@ from ff_bench.models.mini.network import TOKEN_DIM, MiniNetwork, Size, patchify,
 from ff_bench.models.mini.prompt import FRAMES_PER_LATENT, MiniPrompt
 from ff_bench.models.mini.recipe import RECIPES
 from ff_bench.models.mini.world import truth
+from ff_bench.models.numbers import refuse_formats, refuse_infinite
 from ff_bench.models.schedule import Span, Turn, chunkwise
 from policies.base import Shape
 from policies.rope import Rope
@@ -159,21 +161,31 @@ def load(
 
     Raises:
         FileNotFoundError: naming the file and the command that makes it.
-        ValueError: where a shard is damaged, or holds other names or shapes than the network.
+        UsageError: where a shard is damaged, or holds other names, shapes or numbers than the network.
     """
     weights, checkpoint = read_shards(files, name)
-    network = MiniNetwork(size_of(weights, name), has_features=RECIPES[name].has_features)
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
+    refuse_formats(weights, f"checkpoint of the model '{name}'")
+    size, has_features = size_of(weights, name), RECIPES[name].has_features
+    with torch.device("meta"):  # a file with wrong sizes must not ask for the memory that they would take
+        _check_tensors(weights, MiniNetwork(size, has_features=has_features), name)
+    network = MiniNetwork(size, has_features=has_features)
+    network.load_state_dict({key: value.float() for key, value in weights.items()})
+    network = network.to(device=device, dtype=dtype)
+    refuse_infinite(network.state_dict(), f"checkpoint of the model '{name}'")
+    return Mini(network, checkpoint, name)
+
+
+def _check_tensors(weights: Mapping[str, Tensor], network: MiniNetwork, name: str) -> None:
+    """Raise unless names and shapes are exactly those of the network."""
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
     wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
     if wrong:
         first = wrong[0]
-        raise ValueError(
-            f"weights of the model '{name}' do not fit: {len(wrong)} tensors differ, the first is '{first}', "
-            f"expected {expected.get(first, 'none')}, found {found.get(first, 'none')}"
+        raise UsageError(
+            f"weights of the model '{name}' do not fit: {len(wrong)} tensors differ, the first is "
+            f"'{shown(first)}', expected {expected.get(first, 'none')}, found {found.get(first, 'none')}"
         )
-    network.load_state_dict({key: value.float() for key, value in weights.items()})
-    return Mini(network.to(device=device, dtype=dtype), checkpoint, name)
 
 
 def read_shards(files: Sequence[Path], name: str) -> tuple[dict[str, Tensor], str]:
@@ -184,7 +196,7 @@ def read_shards(files: Sequence[Path], name: str) -> tuple[dict[str, Tensor], st
 
     Raises:
         FileNotFoundError: naming the missing file and the command that makes it.
-        ValueError: where a file is damaged.
+        UsageError: where a file is damaged, or holds a tensor that another one holds as well.
     """
     weights: dict[str, Tensor] = {}
     digest = hashlib.sha256()
@@ -196,9 +208,13 @@ def read_shards(files: Sequence[Path], name: str) -> tuple[dict[str, Tensor], st
         content = file.read_bytes()
         digest.update(content)
         try:
-            weights |= read_tensors(content)
-        except SafetensorError as error:
-            raise ValueError(f"weights of the model '{name}' are damaged: {file} ({error})") from None
+            held = read_tensors(content)
+        except (SafetensorError, LookupError) as error:  # a format of numbers that torch does not have
+            raise UsageError(f"weights of the model '{name}' are damaged: {file} ({error})") from None
+        twice = sorted(weights.keys() & held.keys())
+        if twice:
+            raise UsageError(f"weights of the model '{name}' do not fit: {shown(twice[0])} is in two files")
+        weights |= held
     return weights, digest.hexdigest()
 
 
@@ -206,7 +222,7 @@ def size_of(weights: Mapping[str, Tensor], name: str) -> Size:
     """Read the dimensions off the tensors.
 
     Raises:
-        ValueError: where these are not weights of this network.
+        UsageError: where these are not weights of this network.
     """
     try:
         inner, head_dim = weights["blocks.0.out.weight"].shape[1], weights["blocks.0.query_norm"].shape[0]
@@ -214,11 +230,11 @@ def size_of(weights: Mapping[str, Tensor], name: str) -> Size:
         cross = weights["blocks.0.cross_query.weight"].shape[0]
         depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
     except KeyError as error:
-        raise ValueError(f"weights of the model '{name}' do not fit: there is no tensor {error}") from None
+        raise UsageError(f"weights of the model '{name}' do not fit: there is no tensor {error}") from None
     except (ValueError, IndexError):
-        raise ValueError(f"weights of the model '{name}' do not fit: tensors of block 0 lack axes") from None
+        raise UsageError(f"weights of the model '{name}' do not fit: tensors of block 0 lack axes") from None
     if head_dim != ROPE.head_dim or inner % head_dim:
-        raise ValueError(
+        raise UsageError(
             f"weights of the model '{name}' do not fit: heads have {head_dim} channels of {inner}, "
             f"expected {ROPE.head_dim} each"
         )

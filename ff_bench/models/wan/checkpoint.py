@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ff_bench.errors import UsageError
+from ff_bench.errors import UsageError, shown
+from ff_bench.models.numbers import refuse_formats, refuse_infinite
 from ff_bench.models.wan import containers, layouts
 from ff_bench.models.wan import lora as low_rank
 from ff_bench.models.wan.lora import LowRank
@@ -60,6 +61,7 @@ def load_network(
         target: _assembled(target, like, weights, updates, device=device, dtype=dtype)
         for target, like in shapes.items()
     }
+    refuse_infinite(placed, path if lora is None else f"{path} with {lora}")
     network.load_state_dict(placed, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -75,11 +77,11 @@ def read_weights(path: Path, checkpoint: Checkpoint) -> dict[str, Tensor]:
         UsageError: where the file is damaged or holds something else.
     """
     found = _entry(containers.opened(path), checkpoint, path)
-    names = layouts.original_names(found)
-    weights = layouts.split({original: found[there] for original, there in names.items()})
+    weights = _split(found, path)
     if layouts.PATCH not in weights or "blocks.0.self_attn.q.weight" not in weights:
         some = ", ".join(sorted(found)[:3])
-        raise UsageError(f"{path} holds no transformer of this family, but {some} ...{_kind(found)}")
+        raise UsageError(f"{path} holds no transformer of this family, but {shown(some)} ...{_kind(found)}")
+    refuse_formats(weights, path)
     return weights
 
 
@@ -130,6 +132,18 @@ def _entry(held: dict[str, Any], checkpoint: Checkpoint, path: Path) -> dict[str
             "name one as model.weights.key"
         )
     return found
+
+
+def _split(found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Name the tensors of a file as the original does, fused ones cut into their parts."""
+    names = layouts.original_names(found)
+    if len(names) < len(found):
+        twice = sorted(found.keys() - set(names.values()))[0]
+        raise UsageError(f"{path} does not fit: {shown(twice)} is there a second time by another name")
+    try:
+        return layouts.split({original: found[there] for original, there in names.items()})
+    except (RuntimeError, ValueError, TypeError):
+        raise UsageError(f"{path} does not fit: a fused projection in it cannot be cut into parts") from None
 
 
 def _kind(found: Mapping[str, Tensor]) -> str:
@@ -207,7 +221,7 @@ def _check_tensors(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     if foreign:
         raise UsageError(
             f"{path} does not fit: {len(foreign)} of its tensors are not of the network, the first is "
-            f"{foreign[0]}"
+            f"{shown(foreign[0])}"
         )
     wrong = sorted(name for name, value in weights.items() if value.shape != expected[name].shape)
     if wrong:

@@ -6,8 +6,8 @@ import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ff_bench.errors import UsageError
+from ff_bench.errors import UsageError, shown
 
 INDEX = "*.safetensors.index.json"
 STEM = "diffusion_pytorch_model"
@@ -36,18 +36,18 @@ def opened(path: Path) -> dict[str, Any]:
         UsageError: where it is missing, damaged, incomplete, or wants to run code.
     """
     if path.is_dir():
-        return dict(_shards(path))
+        return _shards(path)
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     held = _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
     if not isinstance(held, Mapping):
         raise UsageError(f"{path} holds a {type(held).__name__}, not tensors by name")
-    return dict(held)
+    return {str(name): value for name, value in held.items()}
 
 
 def tensors(held: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return what is a tensor of the entries of a file."""
-    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    return {str(name): value for name, value in held.items() if isinstance(value, Tensor)}
 
 
 def write_folder(folder: Path, named: Mapping[str, Tensor], *, shards: int) -> None:
@@ -86,29 +86,48 @@ def _pickle(path: Path) -> Any:
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         found: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, LookupError):
         raise _damaged(path) from None
     return found
 
 
-def _shards(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a folder: those of its index, else of every safetensors file in it."""
+def _shards(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors of a folder: those of its index, else of every safetensors file in it."""
     inner = folder / "transformer"
     if inner.is_dir():
         folder = inner
     files = sorted(folder.glob("*.safetensors"))
     for index in sorted(folder.glob(INDEX))[:1]:
-        try:
-            named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise _damaged(index) from None
-        files = [folder / name for name in named]
+        files = [folder / name for name in _indexed(index)]
     if not files:
         raise UsageError(f"{folder} holds no .safetensors file")
+    found: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
             raise UsageError(f"{folder} is incomplete: its index names {file.name}, which is not there")
-        yield from _safetensors(file).items()
+        held = _safetensors(file)
+        twice = sorted(found.keys() & held.keys())
+        if twice:
+            raise UsageError(
+                f"{folder} does not fit: {shown(twice[0])} is in two of its files, {file.name} is one"
+            )
+        found |= held
+    return found
+
+
+def _indexed(index: Path) -> list[str]:
+    """Return the names of the files that an index lists; it must not lead out of its folder."""
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise _damaged(index) from None
+    for name in named:
+        is_plain = isinstance(name, str) and PurePosixPath(name).name == name and "\\" not in name
+        if not is_plain or name in ("", ".."):
+            raise UsageError(
+                f"{index} is not allowed: it names {shown(name)}, allowed are names of files beside it"
+            )
+    return sorted(named)
 
 
 def _damaged(path: Path) -> UsageError:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ff_bench.errors import UsageError
+from ff_bench.errors import UsageError, shown
+from ff_bench.models.numbers import refuse_formats
 from ff_bench.models.wan import containers, layouts
 
 KEY = "generator_lora"
@@ -45,7 +46,8 @@ def read(path: Path) -> dict[str, LowRank]:
     """Read low-rank updates by the original name of their weight.
 
     Raises:
-        UsageError: where the file is damaged, holds no such update, or one of a pair is missing.
+        UsageError: where the file is damaged, holds no such update, one of a pair is missing, or one that is
+            there does not fit the other.
     """
     held = containers.opened(path)
     inner = held.get(KEY)
@@ -56,23 +58,32 @@ def read(path: Path) -> dict[str, LowRank]:
         if pair is not None:
             sides.setdefault(pair[0], {})[pair[1]] = value
     if not sides:
-        raise UsageError(f"{path} holds no low-rank update, but {', '.join(sorted(found)[:3])} ...")
-    odd = sorted(
-        weight for weight, pair in sides.items() if len(pair) < 2 or len(pair["A"]) != pair["B"].shape[-1]
-    )
+        raise UsageError(f"{path} holds no low-rank update, but {shown(', '.join(sorted(found)[:3]))} ...")
+    refuse_formats({name: value for name, value in found.items() if not name.endswith(".alpha")}, path)
+    odd = sorted(weight for weight, pair in sides.items() if not _is_pair(pair))
     if odd:
         raise UsageError(
-            f"{path} is incomplete: {len(odd)} low-rank pairs do not fit, the first is that of {odd[0]}"
+            f"{path} is incomplete: {len(odd)} low-rank pairs do not fit, the first is {shown(odd[0])}"
         )
-    alphas = {
+    alphas = {name: value for name, value in found.items() if name.endswith(".alpha")}
+    several = [name for name, value in alphas.items() if value.numel() != 1]
+    if several:
+        raise UsageError(f"{path} does not fit: {shown(several[0])} is more than one number")
+    named = {
         f"{layouts.unwrapped(name.removesuffix('.alpha'))}.weight": float(value)
-        for name, value in found.items()
-        if name.endswith(".alpha")
+        for name, value in alphas.items()
     }
     return {
-        weight: LowRank(pair["A"], pair["B"], alphas.get(weight, len(pair["A"])) / len(pair["A"]))
+        weight: LowRank(pair["A"], pair["B"], named.get(weight, len(pair["A"])) / len(pair["A"]))
         for weight, pair in sides.items()
     }
+
+
+def _is_pair(pair: Mapping[str, Tensor]) -> bool:
+    """Say whether both sides are there, are matrices, and have one rank."""
+    if len(pair) < 2 or pair["A"].ndim != 2 or pair["B"].ndim != 2:
+        return False
+    return pair["A"].shape[0] == pair["B"].shape[1]
 
 
 def check_fit(updates: Mapping[str, LowRank], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ff_bench.errors import UsageError
+from ff_bench.models.numbers import refuse_formats, refuse_infinite
 from ff_bench.models.wan.member import LATENT_CHANNELS
 from ff_bench.models.wan.tensors import read_tensors, refuse_differences, renamed
 
@@ -146,6 +147,7 @@ class TaeHV:
             ValueError: where the file is damaged or holds another decoder.
         """
         stored = read_tensors(path)
+        refuse_formats(stored, path)
         weights = renamed(
             {name: value for name, value in stored.items() if name.startswith("decoder.")}, original_names()
         )
@@ -163,6 +165,7 @@ class TaeHV:
         expected = {name: value.shape for name, value in network.state_dict().items()}
         refuse_differences(expected, weights, path=path, what="TAEHV decoder for Wan2.1")
         placed = {name: value.to(device=device, dtype=dtype) for name, value in weights.items()}
+        refuse_infinite(placed, path)
         network.load_state_dict(placed, assign=True)
         return cls(network)
 

@@ -107,7 +107,7 @@ def write(folder: Path, member: Member, sizes: Sizes, *, diffusers: bool = False
         torch.manual_seed(seed)
         write_network(paths["weights"], sizes, "diffusers" if diffusers else layout(member))
         if "weights.lora" in paths:
-            _write_lora(paths["weights.lora"], sizes)
+            write_lora(paths["weights.lora"], sizes)
         write_text_encoder(paths["text_encoder"], sizes.text)
         write_tokenizer(paths["tokenizer"], words=sizes.text["vocab_size"])
         write_vae(paths["vae"], sizes.vae)
@@ -169,7 +169,8 @@ def write_network(path: Path, sizes: Sizes, kind: str) -> None:
     write_checkpoint(path, WanNetwork(sizes.network).to(sizes.dtype), layout=kind)
 
 
-def _write_lora(path: Path, sizes: Sizes) -> None:
+def write_lora(path: Path, sizes: Sizes) -> None:
+    """Write a low-rank update of every projection."""
     size, updates = sizes.network, {}
     for layer in range(size.layers):
         for name in UPDATED:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ff_bench.errors import UsageError, shown
 from ff_bench.models.wan import containers
 
 
@@ -18,6 +21,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         UsageError: where it is missing, damaged, incomplete, or wants to run code.
     """
     return containers.tensors(containers.opened(path))
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Read a file of settings that lies beside weights.
+
+    Raises:
+        UsageError: where it is no JSON object.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise UsageError(f"{path} is damaged: it is no JSON") from None
+    if not isinstance(told, dict):
+        raise UsageError(f"{path} is damaged: it holds no JSON object")
+    return told
 
 
 def renamed(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -31,7 +49,7 @@ def refuse_differences(
     """Refuse tensors whose names or shapes are not the expected ones.
 
     Raises:
-        ValueError: with how many differ, and the first of them.
+        UsageError: with how many differ, and the first of them.
     """
     wrong = sorted(
         name
@@ -43,7 +61,7 @@ def refuse_differences(
     first = wrong[0]
     wanted = tuple(expected[first]) if first in expected else "none"
     there = tuple(found[first].shape) if first in found else "none"
-    raise ValueError(
-        f"{path} holds no {what} that fits: {len(wrong)} tensors differ, the first is '{first}', "
+    raise UsageError(
+        f"{path} holds no {what} that fits: {len(wrong)} tensors differ, the first is '{shown(first)}', "
         f"expected {wanted}, found {there}"
     )

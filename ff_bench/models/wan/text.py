@@ -6,7 +6,6 @@ The encoder has 11 GB in bfloat16; it is loaded only where a prompt is new, and 
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ff_bench.errors import UsageError
+from ff_bench.errors import UsageError, shown
+from ff_bench.models.numbers import refuse_formats, refuse_infinite
 from ff_bench.models.wan import embeddings
 from ff_bench.models.wan.files import ABSENT, library, locate
-from ff_bench.models.wan.tensors import read_tensors, refuse_differences, renamed
+from ff_bench.models.wan.tensors import json_object, read_tensors, refuse_differences, renamed
 
 if TYPE_CHECKING:
     from ff_bench.models.wan.member import Member
@@ -252,6 +252,7 @@ def load_network(
         ValueError: where names or shapes are not those of a UMT5 encoder.
     """
     transformers = library("transformers", purpose="the text encoder needs")
+    refuse_formats(weights, path)
     if "token_embedding.weight" in weights:
         weights = renamed(weights, original_names(len(weights)))
     weights = {name: value for name, value in weights.items() if name != TIED}
@@ -260,16 +261,14 @@ def load_network(
     expected = {name: value.shape for name, value in network.state_dict().items() if name != TIED}
     refuse_differences(expected, weights, path=path, what="UMT5 encoder")
     placed = {name: value.to(device=device, dtype=dtype) for name, value in weights.items()}
+    refuse_infinite(placed, path)
     network.load_state_dict(placed, strict=False, assign=True)
     network.set_input_embeddings(network.shared)
     return network
 
 
 def _config(transformers: Any, weights: dict[str, Tensor], path: Path) -> Any:
-    """Sizes of the encoder: of the folder's `config.json`, else of the tensors."""
-    if path.is_dir() and (path / "config.json").is_file():
-        told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return transformers.UMT5Config.from_dict({**told, "attn_implementation": "eager"})
+    """Sizes of the encoder are those of the tensors; the `config.json` of a folder must agree."""
     try:
         vocabulary, width = weights["shared.weight"].shape
         inner = weights["encoder.block.0.layer.0.SelfAttention.q.weight"].shape[0]
@@ -277,8 +276,21 @@ def _config(transformers: Any, weights: dict[str, Tensor], path: Path) -> Any:
         buckets, heads = weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"].shape
     except KeyError as error:
         raise UsageError(f"{path} holds no UMT5 encoder: there is no tensor {error}") from None
+    except ValueError:
+        raise UsageError(f"{path} holds no UMT5 encoder: tensors of block 0 have other axes") from None
     layers = len({name.split(".")[2] for name in weights if name.startswith("encoder.block.")})
-    return transformers.UMT5Config(
-        vocab_size=vocabulary, d_model=width, d_kv=inner // heads, d_ff=hidden, num_layers=layers,
-        num_heads=heads, relative_attention_num_buckets=buckets, attn_implementation="eager",
-    )  # fmt: skip
+    sizes = {
+        "vocab_size": vocabulary, "d_model": width, "d_kv": inner // heads, "d_ff": hidden,
+        "num_layers": layers, "num_heads": heads, "relative_attention_num_buckets": buckets,
+    }  # fmt: skip
+    file = path / "config.json"
+    told = json_object(file) if path.is_dir() and file.is_file() else {}
+    for name, size in sizes.items():
+        if told.get(name, size) != size:
+            raise UsageError(
+                f"{file} does not fit: its {name} is {shown(told[name])}, that of the tensors {size}"
+            )
+    try:
+        return transformers.UMT5Config.from_dict({**told, **sizes, "attn_implementation": "eager"})
+    except Exception as error:  # the library has a kind of its own for every field
+        raise UsageError(f"{file} is damaged: {type(error).__name__}: {error}") from None

@@ -7,7 +7,6 @@ frame is one picture, each later one four.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ff_bench.errors import UsageError
+from ff_bench.models.numbers import refuse_formats, refuse_infinite
 from ff_bench.models.wan.files import library
 from ff_bench.models.wan.member import LATENT_CHANNELS, SPATIAL_STRIDE, TEMPORAL_STRIDE
-from ff_bench.models.wan.tensors import read_tensors, refuse_differences, renamed
+from ff_bench.models.wan.tensors import json_object, read_tensors, refuse_differences, renamed
 from ff_bench.models.wan.vae_names import RESIDUALS, WIDTHS, original_names
 
 MEAN = (
@@ -133,6 +133,7 @@ class WanVAE:
             ValueError: where the file is damaged or holds another VAE.
         """
         weights = read_tensors(path)
+        refuse_formats(weights, path)
         if "decoder.conv1.weight" in weights:
             weights = renamed(weights, original_names())
         _check_statistics(path)
@@ -140,6 +141,7 @@ class WanVAE:
         expected = {name: value.shape for name, value in network.state_dict().items()}
         refuse_differences(expected, weights, path=path, what="Wan2.1 VAE")
         placed = {name: value.to(device=device, dtype=dtype) for name, value in weights.items()}
+        refuse_infinite(placed, path)
         network.load_state_dict(placed, assign=True)
         return cls(network)
 
@@ -237,6 +239,8 @@ def empty_network(weights: dict[str, Tensor], path: Path) -> Any:
         channels = weights["post_quant_conv.weight"].shape[0]
     except KeyError as error:
         raise UsageError(f"{path} holds no Wan2.1 VAE: there is no tensor {error}") from None
+    except IndexError:
+        raise UsageError(f"{path} holds no Wan2.1 VAE: tensors of its ends lack axes") from None
     if channels != LATENT_CHANNELS:
         raise UsageError(
             f"{path} holds a VAE of {channels} latent channels; the Wan2.1 VAE has {LATENT_CHANNELS}"
@@ -252,10 +256,7 @@ def _check_statistics(path: Path) -> None:
     config = (path if path.is_dir() else path.parent) / "config.json"
     if not config.is_file():
         return
-    try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UsageError(f"{config} is damaged: it is no JSON") from None
+    told = json_object(config)
     for name, own in (("latents_mean", MEAN), ("latents_std", STD)):
-        if name in told and tuple(told[name]) != own:
+        if name in told and told[name] != list(own):
             raise UsageError(f"{config} holds another {name} than the Wan2.1 VAE")

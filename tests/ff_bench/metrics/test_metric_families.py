@@ -106,6 +106,15 @@ def test_bland_flag() -> None:
     assert flat["guards.bland"].status == "undefined"
 
 
+def test_a_faded_full_cache_excuses_nobody() -> None:
+    frames = random_frames(240)
+    grey = frames.copy()
+    grey[80:] = (128 + (frames[80:].astype(float) - 128) * 0.5).astype(np.uint8)
+    faded = video_of(grey, name="full", video_id="b")
+    assert whole_values("guards", video_of(grey), faded)["guards.bland"].value == 1
+    assert whole_values("guards", video_of(frames), faded)["guards.bland"].value == 0
+
+
 def test_cost_leaves_the_prefix_out() -> None:
     base = {
         "model_seconds": 0.3,

@@ -16,7 +16,7 @@ from ff_bench.report import Report, make, read_rows
 from ff_bench.report.agemap import age_map, kept_shares
 from ff_bench.report.page import write_page
 from ff_bench.report.plots import cost_bars, over_time
-from ff_bench.report.sheet import sheet_times
+from ff_bench.report.sheet import contact_sheet, sheet_times
 from ff_bench.report.style import colour, marker, paper_style, save
 from ff_bench.report.summary import summarise
 from ff_bench.report.videos import collect
@@ -160,3 +160,20 @@ def test_colours_are_fixed_and_unknown_policies_get_their_own() -> None:
     assert colour("h2o", ["a", "b", "h2o"]) == colour("h2o")
     assert colour("a", ["a", "b"]) != colour("b", ["a", "b"])
     assert marker("b", ["a", "b"]) != marker("a", ["a", "b"])
+
+
+def test_a_sheet_leaves_out_a_video_that_cannot_be_read_any_more(run_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    shutil.copytree(run_folder, folder)
+    for path in folder.rglob(runs.RECORD):
+        if "h2o" in str(path):
+            path.write_bytes(bytes(path.stat().st_size))
+    shown = collect(runs.find([folder]))
+    table = next(table for table in summarise(records.table(runs.find([folder]))) if table.is_main)
+    sheet = contact_sheet(table, shown)
+    assert sheet is not None
+    assert "left out, as their files cannot be read any more: h2o" in sheet.get_suptitle()
+    assert "h2o" not in [axes.get_ylabel() for axes in sheet.axes]
+    for path in folder.rglob(runs.RECORD):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert contact_sheet(table, shown) is None

@@ -348,7 +348,7 @@ def test_alpha_scales_an_update(tmp_path: Path) -> None:
     [
         ("foreign", "it updates blocks.9.self_attn.q.weight, which the transformer does not have"),
         ("shape", "its update of blocks.0.self_attn.q.weight is (96, 97), the weight (96, 96)"),
-        ("lonely", "1 low-rank pairs do not fit, the first is that of blocks.0.self_attn.q.weight"),
+        ("lonely", "1 low-rank pairs do not fit, the first is blocks.0.self_attn.q.weight"),
         ("nothing", "holds no low-rank update, but blocks.0.cross_attn.k.bias"),
     ],
 )
