@@ -6,37 +6,17 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
 from ff_bench import fetching, files, weights
+from ff_bench.asked_files import Request, bar, read
 from ff_bench.download import Failed, Opener, over_https
-from ff_bench.errors import UsageError, nearest, not_one_of
-from ff_bench.files import user_path
+from ff_bench.errors import UsageError, not_one_of
 from ff_bench.plan import grid, size
 from ff_bench.weights import Weight
 
-ACTIONS = ("list", "fetch", "verify")
-FLAGS = ("--from", "--noncommercial")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked.
-
-    Attributes:
-        action: `list`, `fetch` or `verify`.
-        words: names of weights and metrics; none means all.
-        source: folder to copy from; None fetches from publishers.
-        noncommercial: whether weights whose licence forbids commercial use come along unnamed.
-    """
-
-    action: str
-    words: tuple[str, ...] = ()
-    source: Path | None = None
-    noncommercial: bool = False
+NONCOMMERCIAL = "--noncommercial"
 
 
 def run(words: Sequence[str], *, opener: Opener = over_https) -> int:
@@ -52,39 +32,11 @@ def run(words: Sequence[str], *, opener: Opener = over_https) -> int:
     Raises:
         UsageError: with one sentence for the user.
     """
-    asked = read(words)
+    asked = read("weights", words, switches=(NONCOMMERCIAL,))
     chosen = select(asked.words)
     if asked.action == "fetch":
         return _fetch(asked, chosen, opener)
     return _list(chosen) if asked.action == "list" else _verify(chosen)
-
-
-def read(words: Sequence[str]) -> Request:
-    """Read the command line.
-
-    Raises:
-        UsageError: for an unknown action or flag, or a folder that is not there.
-    """
-    if not words:
-        raise UsageError(f"weights needs one of {', '.join(ACTIONS)}: ff-bench weights list")
-    action, *rest = words
-    if action not in ACTIONS:
-        raise not_one_of("weights", action, ACTIONS)
-    names, source, noncommercial = [], None, False
-    while rest:
-        word = rest.pop(0)
-        flag, has_value, value = word.partition("=")
-        if not word.startswith("-"):
-            names.append(word)
-        elif flag == "--from" and action == "fetch":
-            if not has_value and not rest:
-                raise UsageError("--from needs a folder: ff-bench weights fetch --from DIR")
-            source = _folder(value if has_value else rest.pop(0))
-        elif word == "--noncommercial" and action == "fetch":
-            noncommercial = True
-        else:
-            raise _unknown_flag(action, word)
-    return Request(action, tuple(names), source, noncommercial)
 
 
 def select(words: Iterable[str]) -> list[Weight]:
@@ -177,11 +129,11 @@ def _fetch(asked: Request, chosen: Sequence[Weight], opener: Opener) -> int:
 
 
 def _is_allowed(weight: Weight, asked: Request) -> bool:
-    return asked.noncommercial or weight.name in asked.words
+    return NONCOMMERCIAL in asked.switches or weight.name in asked.words
 
 
 def _why_left_out(weight: Weight) -> str:
-    return f"{weight.name} is not for commercial use ({weight.licence}), name it or add --noncommercial"
+    return f"{weight.name} is not for commercial use ({weight.licence}), name it or add {NONCOMMERCIAL}"
 
 
 def _get(weight: Weight, asked: Request, opener: Opener) -> None:
@@ -199,12 +151,7 @@ def _get(weight: Weight, asked: Request, opener: Opener) -> None:
         print(f"{weight.name}, licence {weight.licence}: copied from {came}", flush=True)
         return
     print(f"{weight.name}, licence {weight.licence}: {_size(weight)} from {weight.url}", flush=True)
-    with tqdm(desc=weight.name, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
-
-        def show(done: int, whole: int | None) -> None:
-            bar.total = whole
-            bar.update(done - bar.n)
-
+    with bar(weight.name) as show:
         fetching.fetch(weight, opener=opener, progress=show)
 
 
@@ -218,18 +165,3 @@ def _size(weight: Weight) -> str:
         return size(weight.bytes)
     found = weights.folder() / weight.file
     return size(found.stat().st_size) if found.is_file() else "unknown"
-
-
-def _folder(value: str) -> Path:
-    folder = user_path(value)
-    if not value or not folder.is_dir():
-        raise UsageError(f"--from={value} is not allowed: --from must be a folder that holds weights")
-    return folder
-
-
-def _unknown_flag(action: str, word: str) -> UsageError:
-    flags = FLAGS if action == "fetch" else ()
-    near = nearest(word.partition("=")[0], flags)
-    hint = f"; did you mean '{near}'?" if near and near != word else ""
-    told = f"flags are {', '.join(flags)}" if flags else "it has no flags"
-    return UsageError(f"weights {action} takes no {word}: {told}{hint}")
