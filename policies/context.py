@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -18,8 +17,9 @@ from policies.base import Budget, Pass, Policy, Protocol, Segment, Shape
 from policies.cache import LayerCache, Spare
 from policies.charge import charged
 from policies.guard import Guard
+from policies.kept import kept
 from policies.placing import Angles, Placing
-from policies.positions import NOTHING
+from policies.precision import full_precision
 from policies.returns import checked_plan, checked_view
 from policies.soundness import Soundness
 from policies.stopwatch import Stopwatch
@@ -350,14 +350,7 @@ class Context:
         plan = self.policy.plan(self.caches)
         if plan is None:
             return [[tokens] * self.shape.heads] * self.shape.layers
-        plan = checked_plan(self.policy, plan, self.shape.layers, self.shape.heads)
-        if int(plan.sum()) > tokens * plan.numel():
-            raise ValueError(f"policy '{self.policy.name}': plan exceeds {tokens} tokens per layer and head")
-        widest = int(tokens * self.policy.widest_head)
-        if int(plan.max()) > max(widest, tokens) and bool((plan != plan[:, :1]).any()):
-            raise ValueError(
-                f"policy '{self.policy.name}': plan gives a head {int(plan.max())} tokens; allowed: {widest}"
-            )
+        plan = checked_plan(self.policy, plan, self.shape.layers, self.shape.heads, tokens)
         return [[int(size) for size in row] for row in plan]
 
     # -- numbers ----------------------------------------------------------------------------------------
@@ -384,7 +377,7 @@ class Context:
             "transient_bytes": self._transient_nbytes(),
             "max_distance": float(distance.max()),
             "beyond_window": round(float(beyond.mean()), 6),
-            "kept": self._kept(),
+            "kept": kept(self.caches, self.shape),
         }
 
     def _transient_nbytes(self) -> int:
@@ -397,27 +390,3 @@ class Context:
 
     def _stats_nbytes(self) -> int:
         return sum(x.nbytes for cache in self.caches for x in cache.stats.values() if isinstance(x, Tensor))
-
-    def _kept(self) -> list[dict[int, float]]:
-        """Share of each source chunk's tokens still held, mean over layers and heads, one dict per video.
-
-        Chunks of which nothing is held are left out: what a bounded cache tells does not grow with the video.
-        """
-        whole = self.shape.chunk_tokens * self.shape.layers * self.shape.heads
-        tokens = torch.cat([cache.tokens.flatten(1) for cache in self.caches], 1)  # (B, slots of all layers)
-        chunks = torch.where(tokens < NOTHING, tokens // self.shape.chunk_tokens + 1, 0)  # 0: nothing held
-        videos = torch.arange(self.batch, device=self.device)[:, None] * NOTHING
-        shares: list[dict[int, float]] = [{} for _ in range(self.batch)]
-        found = (chunks + videos).unique(return_counts=True)
-        for place, count in zip(*(x.tolist() for x in found), strict=True):  # in order of video and chunk
-            video, chunk = divmod(place, NOTHING)
-            if chunk:
-                shares[video][chunk - 1] = round(count / whole, 5)
-        return shares
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context without autocast: scores stay fp32 inside a model that uses it."""
-    if device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from policies.base import Policy, Segment
+    from policies.base import Policy
     from policies.cache import LayerCache
+    from policies.terms import Segment
 
 
 def described(value: object) -> str:
@@ -40,11 +41,11 @@ def checked_scores(policy: Policy, score: object, cache: LayerCache) -> Tensor:
     )
 
 
-def checked_plan(policy: Policy, plan: object, layers: int, heads: int) -> Tensor:
-    """Return a plan of whole numbers (layers, heads) on the CPU.
+def checked_plan(policy: Policy, plan: object, layers: int, heads: int, tokens: int) -> Tensor:
+    """Return a plan of whole numbers (layers, heads) on the CPU, in the mean at most ``tokens``.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If it is anything else, or gives a head more than the policy has declared.
     """
     if not (isinstance(plan, Tensor) and tuple(plan.shape) == (layers, heads)) or plan.is_floating_point():
         raise ValueError(
@@ -52,6 +53,11 @@ def checked_plan(policy: Policy, plan: object, layers: int, heads: int) -> Tenso
         )
     if int(plan.min()) < 0:
         raise ValueError(f"policy '{policy.name}': plan gives a head {int(plan.min())} tokens")
+    if int(plan.sum()) > tokens * plan.numel():
+        raise ValueError(f"policy '{policy.name}': plan exceeds {tokens} tokens per layer and head")
+    widest, most = int(tokens * policy.widest_head), int(plan.max())
+    if most > max(widest, tokens) and bool((plan != plan[:, :1]).any()):
+        raise ValueError(f"policy '{policy.name}': plan gives a head {most} tokens; allowed: {widest}")
     return plan
 
 

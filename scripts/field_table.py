@@ -151,10 +151,11 @@ def asked(options: argparse.Namespace) -> pd.DataFrame:
     rows = pd.concat([records.read_table(path) for path in options.rows], ignore_index=True)
     rows = rows.drop_duplicates(["video_id", "metric", "clip"])
     budget = rows["budget_tokens"].isna() | (rows["budget_tokens"] == options.budget)
-    return rows[
+    chosen: pd.DataFrame = rows[
         budget & (rows["metric"] == options.metric) & (rows["clip"] == -1) & (rows["status"] == "ok")
         & (rows["latent_frames"] == options.latent_frames) & rows["prompt_set"].isin(options.worlds)
     ]  # fmt: skip
+    return chosen
 
 
 def main() -> None:

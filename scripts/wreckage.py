@@ -32,7 +32,8 @@ class State:
         manifests: text of the manifest of every finished video, by its folder.
         scores: text of the rows of every video, by its folder.
         rows: what must be equal of the rows.
-        done: how often a metric of a video was finished.
+        done: how often a metric of a video was finished, by the digest of what it was compared with: a
+            metric is measured anew when its full-cache video, which had failed before, is there.
         reported: files of reports; text where it must be equal, else empty.
         kept: digest and time of change of what else is finished and kept, by its name.
     """
@@ -41,7 +42,7 @@ class State:
     manifests: dict[str, str]
     scores: dict[str, str]
     rows: pandas.DataFrame
-    done: Counter[tuple[str, str]]
+    done: Counter[tuple[str, str, str]]
     reported: dict[str, str]
     kept: dict[str, tuple[str, int]]
 
@@ -63,9 +64,10 @@ def look(folder: Path) -> State:
     """Read a folder of runs."""
     names = {path: path.parent.relative_to(folder).as_posix() for path in sorted(folder.rglob(runs.MANIFEST))}
     scores = {path: path.parent.relative_to(folder).as_posix() for path in sorted(folder.rglob(runs.ROWS))}
-    done: Counter[tuple[str, str]] = Counter()
+    done: Counter[tuple[str, str, str]] = Counter()
     for path, name in scores.items():
-        done.update((name, str(item["done"])) for item in records.read(path) if "done" in item)
+        marks = [item for item in records.read(path) if "done" in item]
+        done.update((name, str(mark["done"]), str(mark.get("reference", ""))) for mark in marks)
     table = records.table([path.parent for path in scores])
     return State(
         folder=folder,
@@ -119,9 +121,9 @@ def differences(whole: State, found: State, *, exact: bool) -> list[str]:
             told.append(f"{name} has other frames")
     if not whole.rows.equals(found.rows):
         told.append(f"rows differ, {len(found.rows)} and {len(whole.rows)}")
-    told += [f"{name}: {metric} was finished {count} times" for (name, metric), count in found.done.items()
-             if count > 1]  # fmt: skip
-    if set(whole.done) != set(found.done):
+    told += [f"{name}: {metric} was finished {count} times"
+             for (name, metric, _), count in found.done.items() if count > 1]  # fmt: skip
+    if {mark[:2] for mark in whole.done} != {mark[:2] for mark in found.done}:
         told.append("other metrics are finished")
     if {name: digest for name, (digest, _) in whole.kept.items()} != {
         name: digest for name, (digest, _) in found.kept.items()
