@@ -72,7 +72,7 @@ def _changed(draw: random.Random, sound: Mapping[str, Tensor]) -> dict[str, Any]
 def _odd(draw: random.Random, value: Tensor, kind: int) -> Tensor:
     if kind == 3:
         return value.to(draw.choice(FORMATS))
-    if kind == 4:
+    if kind == 4 and value.numel():
         spoiled = value.float().clone()
         spoiled.view(-1)[draw.randrange(spoiled.numel())] = draw.choice((torch.nan, torch.inf, -torch.inf))
         return spoiled

@@ -40,8 +40,7 @@ class Counted(Policy):
     name: ClassVar[str] = "counted"
     source: ClassVar[str] = "test"
 
-    def start(self, *sizes, **about):
-        super().start(*sizes, **about)
+    def begin(self):
         with Path("made.txt").open("a") as stream:
             stream.write("made\\n")
 
