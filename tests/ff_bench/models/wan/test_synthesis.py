@@ -91,7 +91,7 @@ def test_true_sizes_are_those_of_the_released_models() -> None:
 @pytest.mark.slow
 def test_a_random_vae_of_the_true_size_decodes_to_pictures(tmp_path) -> None:
     synthesis.write_vae(tmp_path / "Wan2.1_VAE.pth", 96)
-    vae = WanVAE.load(tmp_path / "Wan2.1_VAE.pth", "cpu", torch.bfloat16)
+    vae = WanVAE.load(tmp_path / "Wan2.1_VAE.pth", "cpu", torch.float32)
     assert sum(weight.numel() for weight in vae.network.parameters()) == 126_892_531
     pictures = vae.decoder()(torch.randn(1, 2, 16, 4, 4, generator=torch.Generator().manual_seed(0)))
     assert pictures.float().std() > 5
