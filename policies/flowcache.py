@@ -8,16 +8,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from policies import history
-from policies.base import Pass, Policy
 from policies.cache import LayerCache
-from policies.rkv import share, unit_keys
+from policies.redundancy import Redundancy, unit_keys
 
 _GRANULARITIES = ("token", "frame", "chunk")
 _LAST_TOKENS = 50  # queries that ``token`` stands for in the released code
 
 
 @dataclass
-class FlowCache(Policy):
+class FlowCache(Redundancy):
     """lam x attention - (1 - lam) x redundancy, R-KV with every other key counted.
 
     Attention: of the newest queries, max-pooled along the slots. Redundancy: softmax over the slots of the
@@ -43,7 +42,6 @@ class FlowCache(Policy):
 
     name: ClassVar[str] = "flowcache"
     source: ClassVar[str] = "arXiv 2602.10825; mikeallen39/FlowCache@07365b3"
-    reads_attention: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Reject values outside their ranges."""
@@ -54,21 +52,14 @@ class FlowCache(Policy):
             raise ValueError(f"policy.query_granularity is '{self.query_granularity}'; allowed: {allowed}")
         history.require_kernel(self.kernel)
 
-    def observe(self, cache: LayerCache, step: Pass) -> None:
-        """Note the attention of noisy passes, where the protocol shows them."""
-        if self.budget.tokens is not None:
-            history.note_noisy(cache, step, self.protocol, queries=self._queries)
-
-    def score(self, cache: LayerCache, step: Pass) -> Tensor:
-        """Return attention against redundancy, (B, H, S)."""
-        received = history.of_chunk(cache, step, self.protocol, queries=self._queries)
-        attention = history.pooled(received, "max", self.kernel)
+    def alike(self, cache: LayerCache) -> Tensor:
+        """See `Redundancy.alike`."""
         units, used = unit_keys(cache.rotated, cache.used), cache.used
         slots = cache.size if used is None else used.sum(2, keepdim=True)
-        alike = ((units @ units.sum(2)[..., None]).squeeze(-1) - 1.0) / slots
-        return self.lam * attention - (1 - self.lam) * share(alike, used)
+        return ((units @ units.sum(2)[..., None]).squeeze(-1) - 1.0) / slots
 
     @property
-    def _queries(self) -> int | None:
+    def queries(self) -> int | None:
+        """See `Redundancy.queries`."""
         counts = {"token": _LAST_TOKENS, "frame": self.shape.frame_tokens}
         return counts.get(self.query_granularity)

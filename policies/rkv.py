@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 from policies import history
-from policies.base import Pass, Policy
 from policies.cache import LayerCache
+from policies.redundancy import Redundancy, unit_keys
 
 _BLOCKS = {"cuda": 2**26, "cpu": 2**19}  # cosines held at a time
 
 
 @dataclass
-class RKV(Policy):
+class RKV(Redundancy):
     """lam x attention - (1 - lam) x redundancy; both are shares that sum to about one over the slots.
 
     Attention: of the newest queries, max-pooled along the slots. Redundancy: mean cosine with all other keys,
@@ -43,7 +42,6 @@ class RKV(Policy):
 
     name: ClassVar[str] = "rkv"
     source: ClassVar[str] = "arXiv 2505.24133; Zefan-Cai/R-KV@cc5a9b9"
-    reads_attention: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Reject values outside their ranges."""
@@ -55,20 +53,13 @@ class RKV(Policy):
             raise ValueError(f"policy.window is {self.window}; allowed: 1 or more latent frames")
         history.require_kernel(self.kernel)
 
-    def observe(self, cache: LayerCache, step: Pass) -> None:
-        """Note the attention of noisy passes, where the protocol shows them."""
-        if self.budget.tokens is not None:
-            history.note_noisy(cache, step, self.protocol, queries=self._queries)
-
-    def score(self, cache: LayerCache, step: Pass) -> Tensor:
-        """Return attention against redundancy, (B, H, S)."""
-        received = history.of_chunk(cache, step, self.protocol, queries=self._queries)
-        attention = history.pooled(received, "max", self.kernel)
-        alike = mean_cosine(cache.rotated, threshold=self.threshold, used=cache.used)
-        return self.lam * attention - (1 - self.lam) * share(alike, cache.used)
+    def alike(self, cache: LayerCache) -> Tensor:
+        """See `Redundancy.alike`."""
+        return mean_cosine(cache.rotated, threshold=self.threshold, used=cache.used)
 
     @property
-    def _queries(self) -> int:
+    def queries(self) -> int:
+        """See `Redundancy.queries`."""
         return self.window * self.shape.frame_tokens
 
 
@@ -99,14 +90,3 @@ def mean_cosine(
         spared = torch.where(newest < 0, cosines.gather(-1, place), 0.0)
         total += cosines.scatter_(-1, place, spared).sum(2)
     return total / (slots if used is None else used.sum(2, keepdim=True))
-
-
-def unit_keys(keys: Tensor, used: Tensor | None) -> Tensor:
-    """Return keys (B, H, S, D) at unit length, fp32; zero where a slot holds nothing."""
-    units = functional.normalize(keys.float(), dim=-1)
-    return units if used is None else units * used[..., None]
-
-
-def share(scores: Tensor, used: Tensor | None) -> Tensor:
-    """Return the softmax of scores (B, H, S) over the slots that hold something."""
-    return (scores if used is None else scores.masked_fill(~used, -torch.inf)).softmax(-1)

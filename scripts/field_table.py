@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from transfer_table import EQUAL
 
 from ff_bench import records, shipped
 from ff_bench.models.facts import facts
@@ -28,7 +29,6 @@ from ff_bench.report.statistics import Pair, bootstrap, differences
 from policies import POLICIES
 
 REFERENCES = ("full", "gt_coverage")
-EQUAL = {"passes": "clean", "denominator": "all", "unit": "token", "share": "head"}
 Values = Mapping[str, Mapping[Pair, float]]
 
 

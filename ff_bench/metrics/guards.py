@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -79,7 +79,7 @@ class Guards:
         still = video.signal("frames/difference")["change"][1:] < STILL
         share = float(still.mean()) if still.size else None
         yield whole("guards.still", video, share, "a single frame cannot stand still")
-        yield _bland(video, reference, first, last)
+        yield _bland(video, reference, ratios, first=first, last=last)
 
 
 def _motion(video: Video) -> Value:
@@ -92,31 +92,30 @@ def _motion(video: Video) -> Value:
     return whole(name, video, ratio, _NO_SIGNAL)
 
 
-def _bland(video: Video, reference: Video | None, first: int, last: int) -> Value:
-    ratios = _own(video, first, last)
+def _bland(
+    video: Video, reference: Video | None, own: Mapping[str, float | None], *, first: int, last: int
+) -> Value:
+    ratios = _showing(own) if last >= first else []
     if reference is not None and reference.count == video.count:
-        usual = _own(reference, first, last)
+        usual = _showing(_ratios(reference, first, last)) if last >= first else []
         if min(usual, default=1.0) >= BLAND:  # else it has faded itself
             levels, whole_levels = (shown.signal("frames/levels") for shown in (video, reference))
-            named = [LEVEL[short] for short in _SHOWING_BLANDNESS]
-            ratios = _known(_ratio(levels[level][last:], whole_levels[level][last:]) for level in named)
+            ratios = _showing(
+                {short: _ratio(levels[level][last:], whole_levels[level][last:])
+                 for short, level in LEVEL.items()}
+            )  # fmt: skip
     flag = float(min(ratios) < BLAND) if ratios else None
     return whole("guards.bland", video, flag, "no full-cache video, and too short to compare with its start")
 
 
-def _own(video: Video, first: int, last: int) -> list[float]:
-    """Return the ratios of the last part to the first that show blandness; none where the two overlap."""
-    ratios = _ratios(video, first, last)
-    return _known(ratios[short] for short in _SHOWING_BLANDNESS) if last >= first else []
+def _showing(ratios: Mapping[str, float | None]) -> list[float]:
+    """Return those ratios that show blandness, as far as they are known."""
+    return [ratio for short in _SHOWING_BLANDNESS if (ratio := ratios[short]) is not None]
 
 
 def _ratios(video: Video, first: int, last: int) -> dict[str, float | None]:
     levels = video.signal("frames/levels")
     return {short: _ratio(levels[level][last:], levels[level][:first]) for short, level in LEVEL.items()}
-
-
-def _known(ratios: Iterable[float | None]) -> list[float]:
-    return [ratio for ratio in ratios if ratio is not None]
 
 
 def _ratio(part: np.ndarray, base: np.ndarray) -> float | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from policies.base import Budget, Pass, Protocol
 from policies.cache import LayerCache
-from policies.rkv import mean_cosine, share
+from policies.redundancy import share
+from policies.rkv import mean_cosine
 from policies.triattention import standardised
 
 TIGHT = Budget(44, sink=4, recent=16)
